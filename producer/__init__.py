@@ -1,0 +1,1 @@
+"""The producer makes jobs out of files and files out of finished jobs."""

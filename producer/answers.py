@@ -1,0 +1,146 @@
+"""The answers file: its footer, its parts, and putting it in place in one step."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from worker.contracts.errors import UsageError
+from worker.contracts.store import sync_folder
+from worker.contracts.verdict import Calibration
+
+PART_ROWS = 1_000_000
+GROUP_ROWS = 65_536
+GROUP_BYTES = 32 * 1024 * 1024
+_META = b"spanmill"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswersMeta:
+    """What the footer of an answers file says: enough to judge its rows again."""
+
+    version: int
+    job: str
+    bundle: str
+    bundle_name: str
+    null_threshold: float | None
+    calibration: Calibration
+    versions: dict[str, str]
+
+
+def read_answers_meta(path: Path) -> AnswersMeta | None:
+    """Return what an answers file's footer says, or None when it is no answers file."""
+    try:
+        metadata = pq.read_schema(path).metadata
+        raw = None if metadata is None else metadata.get(_META)
+        return None if raw is None else msgspec.json.decode(raw, type=AnswersMeta)
+    except (pa.ArrowException, OSError, msgspec.DecodeError):
+        return None
+
+
+def list_parts(path: Path) -> list[Path]:
+    """Return the files of an answers file or folder, in their order.
+
+    Raises:
+        UsageError: there is none.
+    """
+    parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+    if not parts or not parts[0].is_file():
+        raise UsageError(f"the answers {path} do not exist: check the path")
+    return parts
+
+
+def encode_meta(meta: AnswersMeta) -> dict[bytes, bytes]:
+    """Return the footer's metadata."""
+    return {_META: msgspec.json.encode(meta)}
+
+
+class AnswerWriter:
+    """Writes tables as one or more Parquet files, in row groups of bounded size."""
+
+    def __init__(self, folder: Path, schema: pa.Schema, part_rows: float) -> None:
+        """Take the folder to make; ``part_rows`` may be infinite for a single file."""
+        self._folder = folder
+        self._schema = schema
+        self._room = part_rows
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = self._waiting_bytes = self._part_rows = self._parts = 0
+        self._writer: Any = None
+
+    def __enter__(self) -> "AnswerWriter":
+        self._folder.mkdir()
+        self._next_part()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._writer.close()
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows; they reach the disk a row group at a time."""
+        while table.num_rows:
+            room = min(self._room - self._part_rows - self._waiting_rows, table.num_rows)
+            if room <= 0:
+                self._flush()
+                self._next_part()
+                continue
+            part, table = table.slice(0, int(room)), table.slice(int(room))
+            self._waiting.append(part)
+            self._waiting_rows += part.num_rows
+            self._waiting_bytes += part.nbytes
+            if self._waiting_rows >= GROUP_ROWS or self._waiting_bytes >= GROUP_BYTES:
+                self._flush()
+
+    def _next_part(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        path = self._folder / f"part-{self._parts:05d}.parquet"
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+        self._parts += 1
+        self._part_rows = 0
+
+    def _flush(self) -> None:
+        if self._waiting_rows:
+            table = pa.concat_tables(self._waiting).unify_dictionaries().combine_chunks()
+            self._writer.write_table(table.replace_schema_metadata(self._schema.metadata))
+        self._part_rows += self._waiting_rows
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+
+
+def check_free(output: str, *, overwrite: bool) -> None:
+    """Refuse an output that exists.
+
+    Raises:
+        UsageError: it does, and must not be replaced or holds more than answers.
+    """
+    path = Path(output)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not overwrite:
+        raise UsageError(f"the output {output} exists: choose another --out, or give --overwrite")
+    if path.is_dir() and not all(_is_part(one) for one in path.iterdir()):
+        raise UsageError(f"{output} holds more than parts of answers: choose another --out")
+
+
+def put_in_place(made: Path, output: str) -> None:
+    """Move a folder of parts, or its only part, to where the user wants it."""
+    final = Path(output.rstrip("/")).absolute()
+    for part in made.iterdir():
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
+    if not output.endswith("/"):
+        next(made.iterdir()).replace(final)
+    else:
+        if final.is_dir() and all(_is_part(one) for one in final.iterdir()):
+            shutil.rmtree(final)
+        made.rename(final)
+    sync_folder(final.parent)
+
+
+def _is_part(path: Path) -> bool:
+    return path.name.startswith("part-") and path.suffix == ".parquet"

@@ -1,0 +1,1 @@
+"""The commands of the `spanmill` program: where click meets the rest."""

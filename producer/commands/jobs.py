@@ -1,0 +1,154 @@
+"""The commands about jobs: `jobs`, `status`, `watch`, `cancel` and `collect`."""
+
+import time
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from producer.answers import check_free
+from producer.collect import collect as collect_answers
+from producer.embedded import is_held
+from producer.exits import DONE, FAILED, INTERRUPTED, WITH_ERRORS
+from producer.options import JOBS_ROOT, JSON, option
+from producer.plan import check_writable
+from producer.progress import Progress
+from producer.status import JobStatus, StatusReader, find_root
+from worker.contracts.errors import JobError
+from worker.contracts.folder import JobFolder, list_jobs
+from worker.contracts.job import DONE as DONE_STATES
+from worker.contracts.job import State
+from worker.contracts.store import LocalStore
+
+ENDED = DONE_STATES | {State.FAILED, State.CANCELLED}
+WATCH_SECONDS = 1.0
+
+
+@click.command()
+@JOBS_ROOT
+@JSON
+def jobs(jobs_root: Path | None, as_json: bool) -> int:
+    """List all jobs of a jobs' folder, with their states."""
+    root = find_root(jobs_root, None)
+    store = LocalStore(root)
+    rows = []
+    for job in list_jobs(store):
+        folder = JobFolder(store, job)
+        manifest, state = folder.read_manifest(), folder.read_state()
+        rows.append(
+            {
+                "job": job,
+                "state": None if state is None else str(state),
+                "rows": None if manifest is None else manifest.rows,
+                "created_at": None if manifest is None else manifest.created_at,
+                "output": None if manifest is None else manifest.output,
+            }
+        )
+    if as_json:
+        click.echo(msgspec.json.encode(rows))
+        return DONE
+    table = Table(box=None, pad_edge=False)
+    for name in ("job", "state", "rows", "created_at", "output"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    Console(soft_wrap=True).print(table)
+    return DONE
+
+
+@click.command()
+@click.argument("job")
+@JOBS_ROOT
+@JSON
+def status(job: str, jobs_root: Path | None, as_json: bool) -> int:
+    """Say how a job stands."""
+    root = find_root(jobs_root, job)
+    found = StatusReader(root, JobFolder(LocalStore(root), job)).read()
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+        return DONE
+    click.echo(_describe(found))
+    return DONE
+
+
+@click.command()
+@click.argument("job")
+@JOBS_ROOT
+def watch(job: str, jobs_root: Path | None) -> int:
+    """Follow a job until it ends; the exit status says how."""
+    root = find_root(jobs_root, job)
+    reader = StatusReader(root, JobFolder(LocalStore(root), job))
+    found = reader.read()
+    progress = Progress(found.rows)
+    try:
+        with progress:
+            progress.skip(found.rows_done)
+            while found.state not in ENDED and is_held(root, job):
+                time.sleep(WATCH_SECONDS)
+                before, found = found, reader.read()
+                if found.rows_done > before.rows_done:
+                    progress.advance(
+                        found.rows_done - before.rows_done, found.errors - before.errors
+                    )
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    click.echo(_describe(found))
+    if found.state not in DONE_STATES:
+        return FAILED
+    return WITH_ERRORS if found.errors else DONE
+
+
+@click.command()
+@click.argument("job")
+@JOBS_ROOT
+def cancel(job: str, jobs_root: Path | None) -> int:
+    """Stop a job. Its committed batches are kept; `resume` goes on with it."""
+    root = find_root(jobs_root, job)
+    folder = JobFolder(LocalStore(root), job)
+    state = folder.read_state()
+    if state in DONE_STATES:
+        raise JobError(f"the job {job} is {state} already: there is nothing to cancel")
+    folder.put_event(State.CANCELLING)
+    if not is_held(root, job):
+        folder.put_event(State.CANCELLED)
+    click.echo(f"the job {job} is being cancelled; what is done is kept")
+    return DONE
+
+
+@click.command()
+@click.argument("job")
+@option("--out", "output", required=True, help="Parquet file, or a folder if it ends in /.")
+@option("--partial", is_flag=True, help="Take the batches that are done, whatever is missing.")
+@option("--overwrite", is_flag=True, help="Replace the output.")
+@JOBS_ROOT
+@JSON
+def collect(
+    job: str,
+    output: str,
+    partial: bool,
+    overwrite: bool,
+    jobs_root: Path | None,
+    as_json: bool,
+) -> int:
+    """Write a job's answers to a file of your choice."""
+    root = find_root(jobs_root, job)
+    folder = JobFolder(LocalStore(root), job)
+    manifest = folder.need_manifest()
+    check_free(output, overwrite=overwrite)
+    check_writable(Path(output.rstrip("/")).absolute().parent, "the output's folder", "--out")
+    summary = collect_answers(folder, manifest, output, partial=partial)
+    if as_json:
+        click.echo(msgspec.json.encode(summary))
+    else:
+        click.echo(f"{summary.rows} of {manifest.rows} rows: {output}")
+    return WITH_ERRORS if summary.errors else DONE
+
+
+def _describe(found: JobStatus) -> str:
+    share = f"{found.rows_done} of {found.rows} rows, {found.errors} errors"
+    speed = f", {found.rows_per_second} rows/s" if found.rows_per_second else ""
+    left = f", {found.seconds_left:.0f} s left" if found.seconds_left else ""
+    reason = "" if found.reason is None else f"\n{found.reason}"
+    return f"{found.job}: {found.state}, {share}{speed}{left}{reason}"

@@ -1,0 +1,181 @@
+"""Read SQuAD JSON (``.json``) and JSON lines (``.jsonl``, ``.ndjson``), gzipped or not."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import ijson
+import ijson.backends.python as ijson_python
+import pyarrow as pa
+
+from producer.raw import RawChunk
+from worker.contracts.errors import InputError
+from worker.contracts.job import Columns
+
+CHUNK_ROWS = 1024
+CHUNK_CHARS = 4 * 1024 * 1024
+LONGEST_LINE_BYTES = 64 * 1024 * 1024
+
+#: A row as an object, or in words why there is none.
+Row = dict[str, Any] | str
+
+
+def check(path: Path, columns: Columns) -> pa.Schema:
+    """Return the schema of the kept columns: text, as JSON where the value is no string.
+
+    Raises:
+        InputError: the file cannot be read, or none of its first rows has a column.
+    """
+    first = next(_chunks(_rows(path)), [])
+    objects = [row for row in first if isinstance(row, dict)]
+    names = sorted({name for row in objects for name in row})
+    wanted = [columns.question, columns.context, *columns.keep]
+    for name in wanted if columns.id is None else [columns.id, *wanted]:
+        if objects and name not in names:
+            raise InputError(f"{path} has no field {name!r}: its fields are {', '.join(names)}")
+    if first and not objects:
+        raise InputError(f"{path} holds no JSON objects: write one object a line")
+    return pa.schema([pa.field(name, pa.string()) for name in columns.keep])
+
+
+def stream(path: Path, columns: Columns) -> Iterator[RawChunk]:
+    """Yield the file's rows in their order.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    for rows in _chunks(_rows(path)):
+        yield _to_raw(rows, columns)
+
+
+def iter_objects(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield a file's rows that are objects.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    return (row for row in _rows(path) if isinstance(row, dict))
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    zipped = path.suffix.lower() == ".gz"
+    kind = path.suffixes[-2 if zipped else -1].lower()
+    try:
+        with path.open("rb") as raw:
+            stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[assignment]
+            yield from _squad_rows(stream, path) if kind == ".json" else _line_rows(stream)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None)
+        raise InputError(
+            f"{path} cannot be read ({reason if reason is not None else error}): check the file"
+        ) from error
+
+
+def _squad_rows(stream: IO[bytes], path: Path) -> Iterator[Row]:
+    found = False
+    try:
+        # The C back end replaces lone surrogates silently; this one keeps them, to be reported.
+        for article in ijson_python.items(stream, "data.item"):
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    found = True
+                    yield {
+                        **{name: article[name] for name in article if name != "paragraphs"},
+                        **{name: paragraph[name] for name in paragraph if name != "qas"},
+                        **question,
+                    }
+    except (ijson.JSONError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is not SQuAD JSON ({type(error).__name__}): repair it, or name it .jsonl if it"
+            " holds one object a line"
+        ) from error
+    if not found:
+        stream.seek(0)
+        if not any(name == "data" for name, _ in ijson.kvitems(stream, "")):
+            raise InputError(
+                f"{path} has no 'data' list as SQuAD JSON has: name it .jsonl if it holds one"
+                " object a line"
+            )
+
+
+def _line_rows(stream: IO[bytes]) -> Iterator[Row]:
+    while line := stream.readline(LONGEST_LINE_BYTES):
+        if not line.endswith(b"\n") and len(line) == LONGEST_LINE_BYTES:
+            while (rest := stream.readline(LONGEST_LINE_BYTES)) and not rest.endswith(b"\n"):
+                pass
+            yield f"the line is longer than {LONGEST_LINE_BYTES} bytes: split it"
+        elif line.strip():
+            yield _parse_line(line)
+
+
+def _parse_line(line: bytes) -> Row:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return "the line is not JSON: write one object a line"
+    return (
+        row if isinstance(row, dict) else "the line is not a JSON object: write one object a line"
+    )
+
+
+def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    chunk: list[Row] = []
+    chars = 0
+    for row in rows:
+        chunk.append(row)
+        if isinstance(row, dict):
+            chars += sum(len(value) for value in row.values() if isinstance(value, str))
+        if len(chunk) == CHUNK_ROWS or chars >= CHUNK_CHARS:
+            yield chunk
+            chunk, chars = [], 0
+    if chunk:
+        yield chunk
+
+
+def _to_raw(rows: list[Row], columns: Columns) -> RawChunk:
+    read = [_read_row(row, columns) for row in rows]
+    objects = [row if isinstance(row, dict) else {} for row in rows]
+    kept = {name: [_keep(row.get(name)) for row in objects] for name in columns.keep}
+    ids = None if columns.id is None else [_keep(row.get(columns.id)) for row in objects]
+    return RawChunk(
+        ids=None if ids is None else pa.array(ids, pa.string()),
+        questions=pa.array([question for question, _, _ in read], pa.large_string()),
+        contexts=pa.array([context for _, context, _ in read], pa.large_string()),
+        faults=pa.array([fault for _, _, fault in read], pa.string()),
+        kept=pa.table(
+            kept, schema=pa.schema([pa.field(name, pa.string()) for name in columns.keep])
+        ),
+    )
+
+
+def _read_row(row: Row, columns: Columns) -> tuple[str | None, str | None, str | None]:
+    """Return question, context, and why the row cannot be answered."""
+    if isinstance(row, str):
+        return None, None, row
+    texts: list[str | None] = []
+    for kind, name in (("question", columns.question), ("context", columns.context)):
+        value = row.get(name)
+        if value is not None and not isinstance(value, str):
+            return None, None, f"the {kind} is not a text: give it one"
+        if value is not None and not _is_encodable(value):
+            return None, None, f"the {kind} holds a lone surrogate: encode it again"
+        texts.append(value)
+    return texts[0], texts[1], None
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _keep(value: object) -> str | None:
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,139 @@
+"""The options that `answer` and `submit` share, and the request they make."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from producer.plan import Request
+from worker.contracts.bundle import find_bundle, load_bundle
+from worker.contracts.job import Columns
+from worker.contracts.options import ReadingOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Every option can come from the environment: SPANMILL_ and its name.
+PREFIX = "SPANMILL"
+
+
+class Threshold(click.ParamType[float]):
+    """A number in logits, or "inf" to answer always."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number; not a number and minus infinity mean nothing here."""
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if math.isnan(number) or number == -math.inf:
+            self.fail(f"{value!r} is neither a number nor inf", param, ctx)
+        return number
+
+
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """Return a click option that the environment can set too, with its default shown."""
+    long_name = next(name for name in names if name.startswith("--")).split("/")[0]
+    variable = f"{PREFIX}_{long_name.strip('-').replace('-', '_').upper()}"
+    settings.setdefault("show_default", True)
+    decorator: Callable[[F], F] = click.option(
+        *names, envvar=variable, show_envvar=False, **settings
+    )
+    return decorator
+
+
+JOBS_ROOT = option("--jobs-root", type=click.Path(path_type=Path), help="Folder of the jobs.")
+JSON = option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+
+_SHARED = (
+    click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
+    option("--out", "output", required=True, help="Parquet file, or a folder if it ends in /."),
+    option("--bundle", metavar="PATH|NAME", help="Model bundle.  [default: the one shipped]"),
+    option("--id-column", default="id", help="Column of ids; '' if there is none."),
+    option("--question-column", default="question", help="Column of questions."),
+    option("--context-column", default="context", help="Column of passages."),
+    option("--keep", multiple=True, metavar="COLUMN", help="Carry a column through; repeatable."),
+    option(
+        "--null-threshold",
+        type=Threshold(),
+        help="Null odds above it are unanswerable; inf: answer always.  [default: the bundle's]",
+    ),
+    option("--top-k", default=0, type=click.IntRange(0, 20), help="Alternatives of each row."),
+    option("--max-answer-tokens", default=30, type=click.IntRange(1), help="Longest answer."),
+    option(
+        "--max-context-chars",
+        default=1_000_000,
+        type=click.IntRange(1),
+        help="Read no passage further than this.",
+    ),
+    option(
+        "--batch-rows",
+        type=click.IntRange(1, 100_000),
+        help="Rows of a batch.  [default: 8 to 256, by the job's size]",
+    ),
+    option(
+        "--max-error-ratio",
+        type=click.FloatRange(0, 1),
+        help="Fail when more of the rows are errors.  [default: never]",
+    ),
+    option(
+        "--provider",
+        default="auto",
+        type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "coreml", "openvino"]),
+        help="Execution provider.",
+    ),
+    option("--overwrite", is_flag=True, help="Replace the output, and begin the job anew."),
+    option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop."),
+    option(
+        "--jobs-root",
+        type=click.Path(path_type=Path),
+        help="Folder of the jobs.  [default: spanmill-jobs beside the output]",
+    ),
+    option("--job-id", "job", help="Name of the job.  [default: follows from the command]"),
+)
+
+
+def job_options(function: F) -> F:
+    """Decorate a command with the options of a job."""
+    for decorator in reversed(_SHARED):
+        function = decorator(function)
+    return function
+
+
+def make_request(given: Mapping[str, Any], versions: dict[str, str]) -> Request:
+    """Turn a command's options into a request; the bundle is loaded and checked here.
+
+    Raises:
+        BundleError: there is no such bundle, or it is damaged.
+    """
+    bundle = load_bundle(find_bundle(given["bundle"]))
+    threshold = given["null_threshold"]
+    if threshold is None:
+        threshold = bundle.manifest.null_threshold
+    return Request(
+        inputs=tuple(given["inputs"]),
+        output=given["output"],
+        columns=Columns(
+            id=given["id_column"] if given["id_column"] else None,
+            question=given["question_column"],
+            context=given["context_column"],
+            keep=tuple(dict.fromkeys(given["keep"])),
+        ),
+        reading=ReadingOptions(
+            null_threshold=None if math.isinf(threshold) else threshold,
+            top_k=given["top_k"],
+            max_answer_tokens=given["max_answer_tokens"],
+            max_context_chars=given["max_context_chars"],
+        ),
+        bundle=bundle,
+        provider=given["provider"],
+        batch_rows=given["batch_rows"],
+        max_error_ratio=given["max_error_ratio"],
+        job=given["job"],
+        versions=versions,
+    )

@@ -1,0 +1,199 @@
+"""From what the user asked to a job's manifest: look at everything before any work is done."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from producer.scan import Scan, prove_input
+from producer.source import Source, find_files, open_source
+from worker.contracts.bundle import MANIFEST, Bundle
+from worker.contracts.errors import JobError, UsageError
+from worker.contracts.job import VERSION, Columns, JobManifest, check_job_id
+from worker.contracts.options import ForwardPolicy, ReadingOptions
+from worker.contracts.shard import encode_schema
+from worker.contracts.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for, as given, defaults filled in.
+
+    ``output`` ends in a slash for a folder of parts.
+    """
+
+    inputs: tuple[str, ...]
+    output: str
+    columns: Columns
+    reading: ReadingOptions
+    bundle: Bundle
+    provider: str
+    batch_rows: int | None = None
+    max_error_ratio: float | None = None
+    job: str | None = None
+    versions: dict[str, str] | None = None
+
+
+def name_job(request: Request) -> str:
+    """Return the job's id: the one given, or one that follows from the command.
+
+    The inputs' content is left out, so that a changed input is noticed instead of being a new job.
+    """
+    if request.job is not None:
+        return check_job_id(request.job)
+    inputs = tuple(os.path.abspath(one) for one in request.inputs)  # noqa: PTH100  of globs too
+    what = (
+        inputs,
+        os.path.abspath(request.output),  # noqa: PTH100  a URL one day
+        request.columns,
+        request.reading,
+        request.bundle.manifest.name,
+        request.batch_rows,
+    )
+    digest = hashlib.sha256(msgspec.json.encode(what)).hexdigest()
+    stem = "".join(
+        char if char.isascii() and char.isalnum() else "-" for char in Path(request.output).stem
+    )
+    return f"{stem.lower().strip('-')[:40] or 'job'}-{digest[:10]}"
+
+
+def check_output(request: Request, files: tuple[Path, ...]) -> None:
+    """Refuse an output that cannot be written or that an input lies under.
+
+    Raises:
+        UsageError: it is an input, lies in an input's folder, or its folder is not writable.
+    """
+    output = Path(request.output).absolute()
+    folders = [Path(one).absolute() for one in request.inputs if Path(one).is_dir()]
+    if output in files or any(output.is_relative_to(folder) for folder in folders):
+        raise UsageError(f"the output {output} lies in the input: write it somewhere else")
+    if output.is_dir() and not request.output.endswith("/"):
+        raise UsageError(f"the output {output} is a folder: end it in / for a folder of parts")
+    check_writable(output.parent, "the output's folder", "--out")
+
+
+def check_writable(folder: Path, what: str, option: str) -> None:
+    """Write a file there and remove it again.
+
+    Raises:
+        UsageError: that failed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{what} {folder} cannot be written to ({error.strerror}): choose another {option}"
+        ) from error
+
+
+def check_inputs(manifest: JobManifest) -> None:
+    """Check that a job's inputs are what they were.
+
+    Raises:
+        JobError: one of them is gone or has changed.
+    """
+    for file in manifest.inputs:
+        path = Path(file.path)
+        if not path.is_file():
+            raise JobError(
+                f"{path} is gone since the job {manifest.job} began: put it back, or begin anew"
+                " with --overwrite"
+            )
+        if prove_input(path, file.rows) != file:
+            raise JobError(
+                f"{path} has changed since the job {manifest.job} began: put the old file back, or"
+                " begin anew with --overwrite or another --job-id"
+            )
+
+
+def make_manifest(request: Request, source: Source, found: Scan) -> JobManifest:
+    """Write down everything that the job's answers depend on."""
+    return JobManifest(
+        version=VERSION,
+        job=name_job(request),
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        inputs=found.files,
+        columns=request.columns,
+        kept_schema=encode_schema(source.kept_schema),
+        rows=found.rows,
+        batches=found.batches,
+        cut=found.cut,
+        bundle=request.bundle.digest,
+        bundle_name=request.bundle.manifest.name,
+        reading=request.reading,
+        forward=choose_forward(request.provider),
+        provider=request.provider,
+        output=request.output if "://" in request.output else _absolute(request.output),
+        max_error_ratio=request.max_error_ratio,
+        versions={} if request.versions is None else request.versions,
+    )
+
+
+def check_same(manifest: JobManifest, request: Request) -> None:
+    """Check that a job that exists is the one asked for.
+
+    Raises:
+        JobError: it has another command, or its bundle has changed.
+    """
+    asked = replace(
+        manifest,
+        columns=request.columns,
+        reading=request.reading,
+        bundle=request.bundle.digest,
+        output=_absolute(request.output),
+    )
+    if asked.bundle != manifest.bundle:
+        raise JobError(
+            f"the job {manifest.job} began with another bundle ({manifest.bundle[:12]}): give that"
+            " one, or begin anew with --overwrite or another --job-id"
+        )
+    files = {file.path for file in manifest.inputs}
+    if asked != manifest or {str(path) for path in find_files(request.inputs)} != files:
+        raise JobError(
+            f"{manifest.job!r} is the id of another job (other inputs, output or options):"
+            " choose another --job-id"
+        )
+
+
+def reopen(manifest: JobManifest) -> Source:
+    """Return the source of a job that began before, its inputs unchanged.
+
+    Raises:
+        JobError: an input is gone or has changed.
+    """
+    check_inputs(manifest)
+    return open_source([Path(file.path) for file in manifest.inputs], manifest.columns)
+
+
+def publish_bundle(store: Store, bundle: Bundle) -> None:
+    """Copy the bundle to where the job's workers find it by its digest, its manifest last."""
+    for name in [*bundle.manifest.files, MANIFEST]:
+        key = f"bundles/{bundle.digest}/{name}"
+        if not store.exists(key):
+            store.put_new(key, (bundle.folder / name).read_bytes())
+
+
+def choose_forward(provider: str) -> ForwardPolicy:
+    """Return how many windows share a model run: one on CPUs, many elsewhere."""
+    return ForwardPolicy() if provider == "cpu" else ForwardPolicy(max_windows=64)
+
+
+def _absolute(output: str) -> str:
+    return os.path.abspath(output) + ("/" if output.endswith("/") else "")  # noqa: PTH100
+
+
+def remove_job(root: Path, job: str) -> None:
+    """Delete a job's folder, its lock last: whoever calls holds it."""
+    folder = root / job
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()

@@ -1,0 +1,42 @@
+"""The child job that answers another job's error rows again."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from producer.embedded import job_rows, read_error_rows
+from producer.source import count_text_bytes
+from worker.contracts.errors import JobError
+from worker.contracts.folder import JobFolder
+from worker.contracts.job import DONE, JobManifest, choose_cut, cut_batches
+
+
+def make_retry(parent: JobFolder, root: Path, output: str | None) -> JobManifest | None:
+    """Return the child's manifest, or None when there is nothing to retry.
+
+    The same parent always has the same child, so that the same command again resumes.
+
+    Raises:
+        JobError: the parent is not finished, or its inputs have changed.
+    """
+    manifest = parent.need_manifest()
+    if parent.read_state() not in DONE:
+        raise JobError(
+            f"the job {parent.job} is not finished: let it finish, then retry its errors"
+        )
+    rows = len(read_error_rows(root, parent.job))
+    if not rows:
+        return None
+    cut = choose_cut(rows, None)
+    child = replace(
+        manifest,
+        job=f"{parent.job[:57]}-retry",
+        parent=parent.job,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        rows=rows,
+        cut=cut,
+        output=manifest.output if output is None else str(Path(output).absolute()),
+        max_error_ratio=None,
+    )
+    sizes = (size for chunk in job_rows(child, root) for size in count_text_bytes(chunk))
+    return replace(child, batches=sum(1 for _ in cut_batches(sizes, cut)))

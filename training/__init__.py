@@ -1,0 +1,1 @@
+"""The training wing makes the bundles that workers load."""

@@ -1,0 +1,217 @@
+"""More unanswerable questions: put to a similar passage, or with one thing in them swapped.
+
+Every way takes answerable rows and gives new rows without an answer; none is drawn twice, and all
+follow from the rows and a seed.
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from training.data import Labelled, question_word
+from worker.reading.scores import normalize_answer
+
+#: Questions compared with all passages of their group at once.
+CHUNK_ROWS = 512
+_NAME = re.compile(r"\b[A-Z][\w'’-]*(?:\s+[A-Z][\w'’-]*)*")
+_NUMBER = re.compile(r"\b\d+(?:[.,]\d+)*\b")
+_NEGATION = re.compile(r"\b(?:not|never)\s+|n't\b", re.IGNORECASE)
+_AUXILIARY = re.compile(
+    r"\b(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|must)\b",
+    re.IGNORECASE,
+)
+_Swap = Callable[[Labelled, np.random.Generator], str | None]
+
+
+def ask_nearest_passages(rows: Sequence[Labelled], count: int, seed: int) -> list[Labelled]:
+    """Put questions to the most similar other passage that holds none of their answers.
+
+    Similar means TF-IDF cosine with the question and its own passage, half each; the passage is
+    sought in the same title first, then in the same source. Returns at most ``count`` rows.
+    """
+    chosen = _draw_answerable(rows, count, seed)
+    found: list[Labelled] = []
+    missing = chosen
+    for group_of in (_by_title, _by_source):
+        passages = _group_passages(rows, group_of)
+        asked = _group_rows(missing, group_of)
+        placed = [_place(asked[key], passages[key]) for key in asked]
+        found += [row for rows_placed, _ in placed for row in rows_placed]
+        missing = [row for _, rows_left in placed for row in rows_left]
+    return sorted(found, key=lambda row: row.id)
+
+
+def swap_entities(rows: Sequence[Labelled], count: int, seed: int) -> list[Labelled]:
+    """Ask about another name from the same passage instead, neither in the question nor answer."""
+    return _swap_rows(rows, count, seed, "entity", _swap_name)
+
+
+def swap_numbers(rows: Sequence[Labelled], count: int, seed: int) -> list[Labelled]:
+    """Ask about another number: one from the same passage, else one a little off."""
+    return _swap_rows(rows, count, seed, "number", _swap_number)
+
+
+def swap_negations(rows: Sequence[Labelled], count: int, seed: int) -> list[Labelled]:
+    """Negate a question after its first auxiliary, or lift the negation that it has."""
+    return _swap_rows(rows, count, seed, "negation", _swap_negation)
+
+
+def lacks_answers(context: str, row: Labelled) -> bool:
+    """Say whether a passage holds none of a row's answers, compared as the official scores do."""
+    normal = f" {normalize_answer(context)} "
+    answers = {normalize_answer(answer.text) for answer in row.answers}
+    return bool(answers) and not any(not text or f" {text} " in normal for text in answers)
+
+
+def _draw_answerable(rows: Sequence[Labelled], count: int, seed: int) -> list[Labelled]:
+    answerable = [row for row in rows if row.answers]
+    order = np.random.default_rng(seed).permutation(len(answerable))
+    return [answerable[at] for at in order[:count]]
+
+
+def _by_title(row: Labelled) -> tuple[str, ...]:
+    return row.source, row.title
+
+
+def _by_source(row: Labelled) -> tuple[str, ...]:
+    return (row.source,)
+
+
+def _group_rows(
+    rows: Sequence[Labelled], group_of: Callable[[Labelled], tuple[str, ...]]
+) -> dict[tuple[str, ...], list[Labelled]]:
+    groups: dict[tuple[str, ...], list[Labelled]] = defaultdict(list)
+    for row in rows:
+        groups[group_of(row)].append(row)
+    return groups
+
+
+def _group_passages(
+    rows: Sequence[Labelled], group_of: Callable[[Labelled], tuple[str, ...]]
+) -> dict[tuple[str, ...], list[str]]:
+    groups = _group_rows(rows, group_of)
+    return {key: list(dict.fromkeys(row.context for row in group)) for key, group in groups.items()}
+
+
+def _place(rows: list[Labelled], passages: list[str]) -> tuple[list[Labelled], list[Labelled]]:
+    """Return the rows put to another passage of the group, and those for which it has none."""
+    if len(passages) < 2:
+        return [], rows
+    vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
+    known = vectorizer.fit_transform(passages)
+    placed, left = [], []
+    for first in range(0, len(rows), CHUNK_ROWS):
+        chunk = rows[first : first + CHUNK_ROWS]
+        likeness = _compare(vectorizer, known, chunk)
+        for row, scores in zip(chunk, likeness, strict=True):
+            passage = _pick(row, passages, np.argsort(-scores, kind="stable"))
+            if passage is None:
+                left.append(row)
+            else:
+                placed.append(_unanswerable(row, "nearest", context=passage))
+    return placed, left
+
+
+def _compare(
+    vectorizer: TfidfVectorizer, known: Any, rows: Sequence[Labelled]
+) -> NDArray[np.float32]:
+    """Return how alike each row is to each passage; shape ``(rows, passages)``."""
+    questions = vectorizer.transform([row.question for row in rows])
+    contexts = vectorizer.transform([row.context for row in rows])
+    return np.asarray(((questions + contexts) @ known.T).toarray())
+
+
+def _pick(row: Labelled, passages: Sequence[str], order: NDArray[np.intp]) -> str | None:
+    others = (passages[at] for at in order)
+    return next((text for text in others if text != row.context and lacks_answers(text, row)), None)
+
+
+def _swap_rows(
+    rows: Sequence[Labelled], count: int, seed: int, name: str, swap: _Swap
+) -> list[Labelled]:
+    generator = np.random.default_rng(seed)
+    swapped: list[Labelled] = []
+    for row in _draw_answerable(rows, len(rows), seed):
+        if len(swapped) == count:
+            break
+        question = swap(row, generator)
+        if question is not None:
+            swapped.append(_unanswerable(row, name, question=question))
+    return swapped
+
+
+def _swap_name(row: Labelled, generator: np.random.Generator) -> str | None:
+    asked = [
+        match
+        for match in _NAME.finditer(row.question)
+        if match.start() > 0 and question_word(match[0]) == "other"
+    ]
+    if not asked:
+        return None
+    old = asked[int(generator.integers(len(asked)))]
+    found = (match[0] for match in _NAME.finditer(row.context, 1))
+    offered = [name for name in _find_other(row, found) if _are_exchangeable(old[0], name)]
+    return _replace(row.question, old, offered, generator)
+
+
+def _swap_number(row: Labelled, generator: np.random.Generator) -> str | None:
+    asked = list(_NUMBER.finditer(row.question))
+    if not asked:
+        return None
+    old = asked[int(generator.integers(len(asked)))]
+    found = _find_other(row, (match[0] for match in _NUMBER.finditer(row.context)))
+    offered = [number for number in found if len(number) == len(old[0])]
+    if not offered and old[0].isascii() and old[0].isdigit():
+        offered = _find_other(row, [str(int(old[0]) + 1)])
+    return _replace(row.question, old, offered, generator)
+
+
+def _swap_negation(row: Labelled, _generator: np.random.Generator) -> str | None:
+    if _NEGATION.search(row.question):
+        return _NEGATION.sub("", row.question, count=1)
+    auxiliary = _AUXILIARY.search(row.question)
+    if auxiliary is None:
+        return None
+    return f"{row.question[: auxiliary.end()]} not{row.question[auxiliary.end() :]}"
+
+
+def _find_other(row: Labelled, found: Iterable[str]) -> list[str]:
+    """Return what of the found is neither in the question nor in an answer, each once."""
+    taken = _plain(" ".join([row.question, *(answer.text for answer in row.answers)]))
+    return [text for text in dict.fromkeys(found) if _plain(text) not in taken]
+
+
+def _are_exchangeable(old: str, new: str) -> bool:
+    """Say whether two names have as many words and none in common, accents aside."""
+    words, others = _plain(old).split(), _plain(new).split()
+    return len(words) == len(others) and not set(words) & set(others) and len(new) > 2
+
+
+def _plain(text: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", text.lower())
+    return "".join(sign for sign in decomposed if not unicodedata.combining(sign))
+
+
+def _replace(
+    question: str, old: re.Match[str], offered: Sequence[str], generator: np.random.Generator
+) -> str | None:
+    if not offered:
+        return None
+    new = offered[int(generator.integers(len(offered)))]
+    return question[: old.start()] + new + question[old.end() :]
+
+
+def _unanswerable(
+    row: Labelled, how: str, *, question: str | None = None, context: str | None = None
+) -> Labelled:
+    changed = replace(row, id=f"{row.id}-{how}", answers=())
+    if question is not None:
+        return replace(changed, question=question)
+    return changed if context is None else replace(changed, context=context)

@@ -1,0 +1,136 @@
+"""Packs a graph, its tokenizer and what is known of them into a bundle, whole or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from training.samples import SAMPLE
+from worker.contracts.bundle import (
+    FORMAT,
+    MODEL,
+    TOKENIZER,
+    Bundle,
+    BundleManifest,
+    load_bundle,
+    prove_file,
+    write_manifest,
+)
+from worker.contracts.errors import WorldError
+from worker.contracts.family import FAMILIES, WindowSizes
+from worker.contracts.options import ForwardPolicy, ReadingOptions
+from worker.contracts.verdict import Calibration
+from worker.reading.reader import Reader
+from worker.reading.sample import answer_sample
+from worker.reading.windows import Encoder
+from worker.session import OnnxScorer
+
+#: What a bundle's answers, or its making, depend on.
+_PACKAGES = ("spanmill", "onnxruntime", "onnx", "tokenizers", "torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a manifest says beside what follows from the files."""
+
+    name: str
+    family: str
+    language: str
+    sizes: WindowSizes
+    null_threshold: float
+    calibration: Calibration
+    quantization: str
+    licence: str
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+def pack_bundle(
+    out: Path,
+    graph: Path,
+    tokenizer: Path,
+    described: Description,
+    sample: Sequence[tuple[str, str]] = SAMPLE,
+) -> Bundle:
+    """Write a bundle's folder beside ``out``, read the sample with it, and put it in its place.
+
+    Raises:
+        WorldError: the disk is full or does not take it; what was at ``out`` is as it was.
+    """
+    draft = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        draft.mkdir(parents=True)
+        shutil.copyfile(graph, draft / MODEL)
+        (draft / TOKENIZER).write_text(strip_tokenizer(tokenizer), encoding="utf-8")
+        write_manifest(draft, _describe(draft, described, sample))
+        bundle = load_bundle(draft)
+        _exchange(draft, out)
+    except OSError as error:
+        raise WorldError(
+            f"the bundle could not be written to {out} ({error.strerror}): make room there"
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Bundle(out, bundle.manifest, bundle.digest)
+
+
+def strip_tokenizer(path: Path) -> str:
+    """Return a tokenizer.json without truncation and padding: the worker cuts and pads itself."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["truncation"] = None
+    settings["padding"] = None
+    return json.dumps(settings, ensure_ascii=False, separators=(",", ":"))
+
+
+def list_versions() -> dict[str, str]:
+    """Return the versions of what made the bundle."""
+    return {name: _version(name) for name in _PACKAGES}
+
+
+def _describe(
+    folder: Path, described: Description, sample: Sequence[tuple[str, str]]
+) -> BundleManifest:
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    reader = Reader(
+        Encoder(tokenizer, FAMILIES[described.family], described.sizes),
+        OnnxScorer(folder / MODEL),
+        described.calibration,
+        ReadingOptions(described.null_threshold),
+        ForwardPolicy(),
+    )
+    return BundleManifest(
+        format=FORMAT,
+        name=described.name,
+        family=described.family,
+        language=described.language,
+        sizes=described.sizes,
+        null_threshold=described.null_threshold,
+        calibration=described.calibration,
+        quantization=described.quantization,
+        licence=described.licence,
+        files={name: prove_file(folder / name) for name in (MODEL, TOKENIZER)},
+        sample=answer_sample(reader, sample),
+        versions=list_versions(),
+        card=described.card,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _exchange(draft: Path, out: Path) -> None:
+    """Put the draft where ``out`` is; a crash between leaves the old one under its other name."""
+    old = draft.with_suffix(".old")
+    if out.exists():
+        out.rename(old)
+    draft.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

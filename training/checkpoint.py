@@ -1,0 +1,182 @@
+"""Checkpoints on disk: opened without pickle, written whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel
+
+from worker.contracts.errors import UsageError, WorldError
+from worker.contracts.family import FAMILIES, Family, WindowSizes
+from worker.reading.windows import Encoder
+
+_NEEDED = ("config.json", "tokenizer.json", "*.safetensors", "model.safetensors.index.json")
+_LATEST = "latest"
+#: What the families call their dropouts.
+_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "qa_dropout",
+)
+
+
+def find_checkpoint(name: str) -> Path:
+    """Return the folder of a checkpoint: a path, or a hub name, fetched or found in the cache.
+
+    Raises:
+        UsageError: it is neither, the hub is out of reach, or it has no weights as safetensors.
+    """
+    folder = Path(name)
+    if not folder.exists():
+        folder = _fetch(name)
+    if not any(folder.glob("*.safetensors")):
+        raise UsageError(
+            f"the checkpoint {name} has no weights as safetensors, and pickled weights are never"
+            " opened: convert it to safetensors where you trust it"
+        )
+    for needed in ("config.json", "tokenizer.json"):
+        if not (folder / needed).is_file():
+            raise UsageError(f"the checkpoint {name} has no {needed}: save it whole")
+    return folder
+
+
+def open_model(folder: Path, *, dropout: float, attention: str) -> tuple[PreTrainedModel, Family]:
+    """Load a checkpoint of a known family as a reader; a missing head is made new.
+
+    Raises:
+        UsageError: another family, or weights that cannot be read.
+    """
+    family = read_family(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    for name in _DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, dropout)
+    try:
+        model = AutoModelForQuestionAnswering.from_pretrained(
+            folder,
+            config=config,
+            attn_implementation=attention,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UsageError(f"the weights of {folder.name} cannot be read: {error}") from error
+    return model, family
+
+
+def read_family(folder: Path) -> Family:
+    """Return the family that a checkpoint's configuration names.
+
+    Raises:
+        UsageError: the family is not one that the worker reads.
+    """
+    kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+    if kind not in FAMILIES:
+        raise UsageError(
+            f"the checkpoint {folder.name} is of the family {kind}, which spanmill does not read: use"
+            f" one of {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[kind]
+
+
+def open_encoder(folder: Path, family: Family, sizes: WindowSizes) -> Encoder:
+    """Return the encoder that windows texts for a checkpoint."""
+    return Encoder(Tokenizer.from_file(str(folder / "tokenizer.json")), family, sizes)
+
+
+def write_checkpoint(out: Path, name: str, write: Callable[[Path], None]) -> Path:
+    """Write a folder under ``out``, whole and on disk, then point ``out/latest`` to it.
+
+    Until then ``latest`` is the previous one, which stays as it was whatever fails.
+
+    Raises:
+        WorldError: the disk is full or does not take it.
+    """
+    draft = out / f".{name}.part"
+    final = out / name
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        write(draft)
+        for file in draft.iterdir():
+            _sync(file)
+        _sync(draft)
+        shutil.rmtree(final, ignore_errors=True)
+        draft.rename(final)
+        point(out, _LATEST, name)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise WorldError(
+            f"the checkpoint {name} could not be written under {out} ({error}): make room and"
+            " resume; the previous checkpoint is as it was"
+        ) from error
+    return final
+
+
+def point(out: Path, link: str, name: str) -> None:
+    """Let ``out/link`` name the folder ``name``, at once."""
+    draft = out / f".{link}.part"
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(name, target_is_directory=True)
+    draft.replace(out / link)
+    _sync(out)
+
+
+def find_latest(out: Path) -> Path | None:
+    """Return the newest whole checkpoint of a run, None before the first."""
+    latest = out / _LATEST
+    return latest.resolve() if latest.exists() else None
+
+
+def drop_old(out: Path, kept: int) -> None:
+    """Delete all but the newest checkpoints and those that a link names."""
+    linked = {path.resolve() for path in out.iterdir() if path.is_symlink()}
+    folders = sorted(path for path in out.glob("step-*") if path.is_dir())
+    for folder in folders[:-kept]:
+        if folder.resolve() not in linked:
+            shutil.rmtree(folder)
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Return an optimizer's state as named tensors, ``<parameter>.<what>``."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{number}.{what}": torch.as_tensor(value)
+        for number, values in state.items()
+        for what, value in values.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Put back what ``flatten_optimizer`` gave; the groups' settings stay the optimizer's own."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        number, _, what = name.partition(".")
+        state.setdefault(int(number), {})[what] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _fetch(name: str) -> Path:
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_NEEDED)))
+    except Exception as error:
+        raise UsageError(
+            f"there is no folder {name}, and the hub gives no model of that name"
+            f" ({type(error).__name__}): check the name and the network, or give a folder"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

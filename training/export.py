@@ -1,0 +1,278 @@
+"""A checkpoint to an fp32 ONNX graph that gives the same logits, proven on windows."""
+
+import contextlib
+import inspect
+import logging
+import warnings
+from ast import literal_eval
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from tokenizers import Tokenizer
+from torch.export import Dim
+from transformers import AttentionInterface, AutoModelForQuestionAnswering, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from training.checkpoint import find_checkpoint, open_encoder, read_family
+from worker.contracts.errors import JobError, UsageError
+from worker.contracts.family import Family, WindowSizes
+from worker.reading.reader import pad_windows
+from worker.reading.windows import Encoder, Window
+from worker.session import OnnxScorer
+
+#: From 20 on, GELU is one operator.
+OPSET = 20
+OUTPUTS = ("start_logits", "end_logits")
+#: What a masked score gets. The smallest float would wreck the ranges of a quantized MobileBERT.
+MASKED = -10_000.0
+#: Largest difference of a logit that is still rounding: absolute, plus a share of the largest.
+TOLERANCE = 1e-3
+RELATIVE_TOLERANCE = 1e-4
+
+_ATTENTION = "spanmill_plain"
+#: Families whose positions count from the padding token's id + 1.
+_POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta")
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A reader with its head, ready for export, and the encoder for its windows."""
+
+    folder: Path
+    family: Family
+    model: PreTrainedModel
+    encoder: Encoder
+
+
+def open_checkpoint(name: str, sizes: WindowSizes) -> Checkpoint:
+    """Load a fine-tuned reader; nothing in it may be new.
+
+    Raises:
+        UsageError: a pickle, another family, no head for question answering, or a tokenizer that
+            does not fit.
+    """
+    folder = find_checkpoint(name)
+    family = read_family(folder)
+    encoder = open_encoder(folder, family, sizes)
+    AttentionInterface.register(_ATTENTION, _attend)
+    with _quiet():
+        model, report = AutoModelForQuestionAnswering.from_pretrained(
+            folder,
+            attn_implementation=_ATTENTION,
+            use_safetensors=True,
+            local_files_only=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise UsageError(
+            f"the checkpoint {name} lacks the weights {missing[0]} (and {len(missing) - 1} more),"
+            " so it is no question-answering reader: fine-tune it first"
+        )
+    _check_fit(model, folder, sizes)
+    return Checkpoint(folder, family, model.eval(), encoder)
+
+
+def export_onnx(checkpoint: Checkpoint, path: Path, *, mask: bool = False) -> None:
+    """Write the graph, its inputs named as the family's, windows and tokens of any number.
+
+    Without ``mask`` a run takes windows of one length only: the graph then has no mask at all.
+    """
+    graph = _Graph(checkpoint.model, checkpoint.family)
+    names = list_inputs(checkpoint.model, mask=mask)
+    example = torch.full((2, 24), 5, dtype=torch.int64)
+    shape = {0: Dim("windows"), 1: Dim("tokens")}
+    with _quiet(), torch.inference_mode():
+        torch.onnx.export(
+            graph,
+            kwargs={name: torch.ones_like(example) for name in names},
+            f=path,
+            input_names=names,
+            output_names=list(OUTPUTS),
+            dynamic_shapes=dict.fromkeys(names, shape),
+            opset_version=OPSET,
+            external_data=False,
+            dynamo=True,
+            verbose=False,
+        )
+    onnx.save(tidy(onnx.load(path)), path)
+
+
+def list_inputs(model: PreTrainedModel, *, mask: bool) -> list[str]:
+    """Return the names of what the graph is fed with."""
+    taken = inspect.signature(model.forward).parameters
+    names = ["input_ids"]
+    if "token_type_ids" in taken and getattr(model.config, "type_vocab_size", 1) > 1:
+        names.append("token_type_ids")
+    return [*names, "attention_mask"] if mask else names
+
+
+def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Name the nodes after the modules that they come from, and drop what the exporter noted.
+
+    Its notes hold paths of the machine that it ran on.
+    """
+    taken: set[str] = set()
+    for node in model.graph.node:
+        node.name = _name_node(node, taken)
+        taken.add(node.name)
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for values in (model.graph.value_info, model.graph.input, model.graph.output):
+        for value in values:
+            value.ClearField("metadata_props")
+    for tensor in model.graph.initializer:
+        tensor.ClearField("metadata_props")
+        tensor.ClearField("doc_string")
+    model.graph.ClearField("metadata_props")
+    model.graph.ClearField("doc_string")
+    model.ClearField("metadata_props")
+    model.graph.name = "spanmill"
+    return model
+
+
+def check_parity(checkpoint: Checkpoint, path: Path, windows: Sequence[Window]) -> float:
+    """Return the largest difference between a logit of torch and of the graph.
+
+    Raises:
+        JobError: it is more than rounding explains.
+    """
+    scorer = OnnxScorer(path)
+    largest = 0.0
+    for window in windows:
+        expected = score_torch(checkpoint, [window])
+        found = scorer.score(pad_windows([window], checkpoint.encoder.pad))
+        for one, other in zip(expected, found, strict=True):
+            difference = float(np.abs(one - other).max())
+            largest = max(largest, difference)
+            if not difference <= TOLERANCE + RELATIVE_TOLERANCE * float(np.abs(one).max()):
+                raise JobError(
+                    f"a logit of the exported graph differs from torch's by {difference:.2g}:"
+                    " the export is wrong, report it with the versions of torch and transformers"
+                )
+    return largest
+
+
+def score_torch(
+    checkpoint: Checkpoint, windows: Sequence[Window]
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.float32]]]:
+    """Score windows as transformers itself does, with its mask. Shapes: ``(windows, tokens)``."""
+    batch = pad_windows(windows, checkpoint.encoder.pad)
+    model = checkpoint.model
+    feed = {name: getattr(batch, name) for name in list_inputs(model, mask=True)}
+    model.set_attn_implementation("eager")
+    try:
+        with torch.inference_mode():
+            output = model(**{name: torch.from_numpy(array) for name, array in feed.items()})
+    finally:
+        model.set_attn_implementation(_ATTENTION)
+    return output.start_logits.numpy(), output.end_logits.numpy()
+
+
+class _Graph(torch.nn.Module):
+    """What is exported: ids in, two logits a token out."""
+
+    def __init__(self, model: PreTrainedModel, family: Family) -> None:
+        super().__init__()
+        self._model = model
+        self._first_position = None
+        if family.name in _POSITIONS_AFTER_PADDING:
+            self._first_position = model.config.pad_token_id + 1
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        more: dict[str, torch.Tensor] = {}
+        if token_type_ids is not None:
+            more["token_type_ids"] = token_type_ids
+        if attention_mask is not None:
+            more["attention_mask"] = (1.0 - attention_mask[:, None, None, :].float()) * MASKED
+        if self._first_position is not None:
+            # Padding is on the right: counting gives what the family derives from its padding id.
+            positions = torch.arange(input_ids.shape[1]) + self._first_position
+            more["position_ids"] = positions.unsqueeze(0)
+        output = self._model(input_ids=input_ids, **more)
+        return output.start_logits, output.end_logits
+
+
+def _attend(
+    _module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attend in six operators; a name without a mask maker keeps transformers from building one.
+
+    Scaling the query costs tokens × width, scaling the scores tokens × tokens × heads.
+    """
+    scale = query.size(-1) ** -0.5 if scaling is None else scaling
+    scores = torch.matmul(query * scale, key.transpose(2, 3))
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = torch.softmax(scores, dim=-1)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+def _check_fit(model: PreTrainedModel, folder: Path, sizes: WindowSizes) -> None:
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if model.config.model_type in _POSITIONS_AFTER_PADDING and positions is not None:
+        positions -= model.config.pad_token_id + 1
+    if positions is not None and sizes.max_window_tokens > positions:
+        raise UsageError(
+            f"the checkpoint {folder.name} reads {positions} tokens but windows have"
+            f" {sizes.max_window_tokens}: lower max_window_tokens"
+        )
+    known = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    if known > model.config.vocab_size:
+        raise UsageError(
+            f"the tokenizer of {folder.name} has {known} tokens but the model knows"
+            f" {model.config.vocab_size}: take the tokenizer that the model was trained with"
+        )
+
+
+def _name_node(node: onnx.NodeProto, taken: set[str]) -> str:
+    notes = {note.key: note.value for note in node.metadata_props}
+    scopes = literal_eval(notes[_SCOPES]) if _SCOPES in notes else []
+    modules = [scope for scope in scopes[:-1] if scope not in ("", "_model")]
+    module = modules[-1].removeprefix("_model.") if modules else "graph"
+    if module.startswith("_empty"):
+        module = "graph"
+    name = f"{module}/{node.op_type}"
+    again = 2
+    while name in taken:
+        name = f"{module}/{node.op_type}_{again}"
+        again += 1
+    return name
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's and the loader's remarks about themselves from the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level, verbosity = logger.level, transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    logger.setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,289 @@
+"""Fine-tuning: one loop, from labelled rows to a checkpoint that reads."""
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import (  # type: ignore[import-untyped]
+    Accelerator,
+    skip_first_batches,
+)
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import log_softmax
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from training.checkpoint import (
+    drop_old,
+    find_checkpoint,
+    find_latest,
+    flatten_optimizer,
+    open_encoder,
+    open_model,
+    point,
+    restore_optimizer,
+    write_checkpoint,
+)
+from training.data import Labelled
+from training.features import pad
+from training.predict import HeldOut, SpanModel, score_held_out
+from training.schedule import Schedule, Stage, count_steps, plan_run, rate_at
+from worker.contracts.errors import JobError
+from worker.contracts.family import WindowSizes
+
+_STATE = "training.safetensors"
+_PROGRESS = "progress.json"
+_METRICS = "metrics.jsonl"
+_BEST = "best"
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is; stored in every checkpoint."""
+
+    step: int = 0
+    best_score: float = -1.0
+    checkpoints_since_best: int = 0
+
+    def note(self, score: float) -> None:
+        """Take a checkpoint's held-out score."""
+        better = score > self.best_score
+        self.checkpoints_since_best = 0 if better else self.checkpoints_since_best + 1
+        self.best_score = max(self.best_score, score)
+
+
+def finetune(
+    checkpoint: str,
+    stages: Sequence[Stage],
+    held_out: Sequence[Labelled],
+    schedule: Schedule,
+    sizes: WindowSizes,
+    out: Path,
+) -> Path:
+    """Fine-tune a checkpoint; return the folder of the one that reads held-out rows best.
+
+    Called again with the same arguments it resumes from ``out/latest``, to the same weights.
+
+    Raises:
+        UsageError: the checkpoint or the data cannot be used.
+        JobError: the loss is no number any more; the last checkpoint stays.
+        WorldError: a checkpoint could not be written; the previous one stays.
+    """
+    run = Run(find_checkpoint(checkpoint), schedule, sizes, out)
+    plan = plan_run(stages, schedule, run.encoder)
+    steps = count_steps(plan, schedule)
+    loader = run.prepare(
+        DataLoader(
+            plan.features,  # type: ignore[arg-type]
+            batch_sampler=plan,
+            collate_fn=partial(pad, pad_id=run.encoder.pad),
+        )
+    )
+    done = run.resume()
+    for batch in skip_first_batches(loader, done * schedule.accumulation):
+        if not run.learn(batch, steps):
+            continue
+        if run.progress.step == steps or run.progress.step % schedule.checkpoint_every_steps == 0:
+            run.evaluate(held_out)
+            run.save()
+        if run.has_lost_patience():
+            break
+    return out / _BEST
+
+
+class Run:
+    """A fine-tuning run's state: model, optimizer, average, progress."""
+
+    def __init__(self, source: Path, schedule: Schedule, sizes: WindowSizes, out: Path) -> None:
+        """Open the checkpoint that the run starts from; a missing head is made from the seed."""
+        torch.manual_seed(schedule.seed)
+        self.schedule, self.source, self.out = schedule, source, out
+        self.accelerator = Accelerator(
+            mixed_precision=schedule.precision, gradient_accumulation_steps=schedule.accumulation
+        )
+        self.pretrained, family = open_model(
+            source, dropout=schedule.dropout, attention=schedule.attention
+        )
+        self.encoder = open_encoder(source, family, sizes)
+        reader = SpanModel(self.pretrained)
+        self.averaged = AveragedModel(reader, multi_avg_fn=_average_with(schedule.average_decay))
+        self.averaged.to(self.accelerator.device)
+        self.model = self.accelerator.prepare_model(reader)
+        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(reader, schedule))
+        self.progress = Progress()
+        self._losses: list[float] = []
+        self._windows = 0
+        self._began = time.monotonic()
+
+    def prepare(self, loader: DataLoader[Any]) -> Any:
+        """Let the loader give each process its share, on its device."""
+        return self.accelerator.prepare_data_loader(loader)
+
+    def learn(self, batch: dict[str, torch.Tensor], steps: int) -> bool:
+        """Learn from a batch; return whether that completed a step."""
+        self.model.train()
+        torch.manual_seed(self.schedule.seed + self.progress.step)  # dropout, equal when resumed
+        with self.accelerator.accumulate(self.model):
+            start, end = self.model(batch)
+            loss = span_loss(start, end, batch, self.schedule.label_smoothing)
+            self.accelerator.backward(loss)
+            self._losses.append(float(loss.detach()))
+            self._windows += len(start)
+            if not self.accelerator.sync_gradients:
+                return False
+            norm = self.accelerator.clip_grad_norm_(
+                self.model.parameters(), self.schedule.max_gradient_norm
+            )
+            self._refuse_nan(float(norm))
+            self._apply(rate_at(self.progress.step, steps, self.schedule))
+        self.progress.step += 1
+        self._report_step(steps)
+        return True
+
+    def evaluate(self, rows: Sequence[Labelled]) -> HeldOut:
+        """Score the averaged weights on held-out rows, and remember whether they are the best."""
+        with self.accelerator.autocast():
+            scores = score_held_out(self.averaged, rows, self.encoder)
+        self.progress.note(scores.score)
+        self._write({"step": self.progress.step, "held_out": asdict(scores)})
+        self._began = time.monotonic()
+        return scores
+
+    def has_lost_patience(self) -> bool:
+        """Say whether too many checkpoints went by without a better held-out F1."""
+        patience = self.schedule.patience
+        return patience is not None and self.progress.checkpoints_since_best > patience
+
+    def save(self) -> None:
+        """Write a checkpoint: the averaged weights to use, and all that resuming needs."""
+        if not self.accelerator.is_main_process:
+            return
+        name = f"step-{self.progress.step:07d}"
+        write_checkpoint(self.out, name, self._write_files)
+        if self.progress.checkpoints_since_best == 0:
+            point(self.out, _BEST, name)
+        drop_old(self.out, self.schedule.checkpoints_kept)
+        self._began = time.monotonic()
+
+    def resume(self) -> int:
+        """Continue from the latest checkpoint; return how many steps are done."""
+        latest = find_latest(self.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        if latest is not None:
+            tensors = load_file(latest / _STATE)
+            reader = self.accelerator.unwrap_model(self.model)
+            reader.load_state_dict(_part(tensors, "model."))
+            self.averaged.load_state_dict(_part(tensors, "average."))
+            restore_optimizer(self.optimizer, _part(tensors, "optimizer."))
+            self.progress = Progress(**json.loads((latest / _PROGRESS).read_text()))
+        self._forget_later_metrics()
+        return self.progress.step
+
+    def _apply(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.averaged.update_parameters(self.accelerator.unwrap_model(self.model))
+
+    def _refuse_nan(self, norm: float) -> None:
+        if torch.isfinite(torch.tensor([*self._losses, norm])).all():
+            return
+        latest = find_latest(self.out)
+        kept = "no checkpoint was written yet" if latest is None else f"{latest.name} is kept"
+        raise JobError(
+            f"the loss is no number any more at step {self.progress.step + 1} ({kept}): lower the"
+            " learning rate or train in fp32"
+        )
+
+    def _report_step(self, steps: int) -> None:
+        now = time.monotonic()
+        self._write(
+            {
+                "step": self.progress.step,
+                "steps": steps,
+                "loss": sum(self._losses) / len(self._losses),
+                "lr": self.optimizer.param_groups[0]["lr"],
+                "examples_per_second": self._windows / (now - self._began),
+            }
+        )
+        self._losses, self._windows, self._began = [], 0, now
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            with (self.out / _METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _forget_later_metrics(self) -> None:
+        path = self.out / _METRICS
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["step"] <= self.progress.step]
+            path.write_text("".join(kept), encoding="utf-8")
+
+    def _write_files(self, folder: Path) -> None:
+        trained = self.accelerator.unwrap_model(self.model).state_dict()
+        averaged = self.averaged.state_dict()
+        optimizer = flatten_optimizer(self.optimizer)
+        tensors = {f"model.{name}": value for name, value in trained.items()}
+        tensors |= {f"average.{name}": value for name, value in averaged.items()}
+        tensors |= {f"optimizer.{name}": value for name, value in optimizer.items()}
+        save_file({name: value.contiguous() for name, value in tensors.items()}, folder / _STATE)
+        cast(SpanModel, self.averaged.module).model.save_pretrained(folder)
+        shutil.copyfile(self.source / "tokenizer.json", folder / "tokenizer.json")
+        (folder / _PROGRESS).write_text(json.dumps(asdict(self.progress)), encoding="utf-8")
+
+
+def make_optimizer(model: torch.nn.Module, schedule: Schedule) -> torch.optim.AdamW:
+    """Return AdamW that decays matrices only: neither biases nor normalization weights."""
+    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    vectors = [weight for weight in model.parameters() if weight.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": schedule.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
+
+
+def span_loss(
+    start: torch.Tensor, end: torch.Tensor, batch: dict[str, torch.Tensor], smoothing: float
+) -> torch.Tensor:
+    """Return the mean cross-entropy of starts and ends; smoothing spares the padding.
+
+    Shapes: logits ``(windows, tokens)``. Source: Devlin et al. 2019, §4.2; label smoothing:
+    Szegedy et al. 2016, §7.
+    """
+    mask = batch["attention_mask"].to(start.dtype)
+    losses = []
+    for logits, target in ((start, batch["starts"]), (end, batch["ends"])):
+        log_p = log_softmax(logits, dim=-1)
+        gold = -log_p.gather(1, target[:, None])[:, 0]
+        uniform = -(log_p * mask).sum(-1) / mask.sum(-1)
+        losses.append(((1 - smoothing) * gold + smoothing * uniform).mean())
+    return (losses[0] + losses[1]) / 2
+
+
+def _average_with(decay: float) -> Any:
+    """Return an exponential average that trusts early weights less (as in Polyak's warm-up)."""
+
+    @torch.no_grad()
+    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], seen: Any) -> None:
+        count = int(seen)
+        share = 1.0 - min(decay, (1.0 + count) / (10.0 + count))
+        torch._foreach_lerp_(averaged, current, share)
+
+    return update
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,120 @@
+"""The formats of question-answering data: SQuAD JSON, JSON lines and Parquet to plain lines."""
+
+import gzip
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pyarrow.parquet as pq
+
+from worker.contracts.errors import InputError
+
+#: Rows of Parquet that are turned to Python objects at once.
+PARQUET_ROWS = 10_000
+
+
+class Answers(msgspec.Struct):
+    """A row's gold answers as two lists side by side, as published sets have them."""
+
+    text: list[str] = []
+    answer_start: list[int] = []
+
+
+class Line(msgspec.Struct):
+    """One row as it lies in a file, not yet checked."""
+
+    question: str
+    context: str
+    answers: Answers
+    id: str = ""
+    title: str = ""
+    source: str = ""
+    is_impossible: bool | None = None
+
+
+class _SquadAnswer(msgspec.Struct):
+    text: str
+    answer_start: int
+
+
+class _SquadQuestion(msgspec.Struct):
+    id: str
+    question: str
+    answers: list[_SquadAnswer] = []
+    is_impossible: bool | None = None
+
+
+class _SquadParagraph(msgspec.Struct):
+    context: str
+    qas: list[_SquadQuestion]
+
+
+class _SquadArticle(msgspec.Struct):
+    paragraphs: list[_SquadParagraph]
+    title: str = ""
+
+
+class _Squad(msgspec.Struct):
+    data: list[_SquadArticle]
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """Read a file by its suffix: .json (SQuAD), .jsonl, both also with .gz, or .parquet.
+
+    Raises:
+        InputError: the file is missing, of another kind, or does not hold such rows.
+    """
+    reader = _READERS.get(path.name.removesuffix(".gz").rpartition(".")[2])
+    if reader is None:
+        raise InputError(
+            f"{path.name} is not question-answering data by its name: give .json, .jsonl (both also"
+            " .gz) or .parquet"
+        )
+    try:
+        yield from reader(path)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {path}: check the path") from error
+    except (msgspec.MsgspecError, OSError, EOFError, ValueError) as error:
+        raise InputError(
+            f"{path.name} cannot be read as question-answering rows ({error}): check its format"
+        ) from error
+
+
+def _read_squad(path: Path) -> Iterator[Line]:
+    for article in msgspec.json.decode(_read_bytes(path), type=_Squad).data:
+        for paragraph in article.paragraphs:
+            for asked in paragraph.qas:
+                texts = [answer.text for answer in asked.answers]
+                starts = [answer.answer_start for answer in asked.answers]
+                yield Line(
+                    id=asked.id,
+                    title=article.title,
+                    question=asked.question,
+                    context=paragraph.context,
+                    answers=Answers(texts, starts),
+                    is_impossible=asked.is_impossible,
+                )
+
+
+def _read_jsonl(path: Path) -> Iterator[Line]:
+    yield from msgspec.json.Decoder(Line).decode_lines(_read_bytes(path))
+
+
+def _read_parquet(path: Path) -> Iterator[Line]:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(PARQUET_ROWS):
+            for row in batch.to_pylist():
+                present = {name: value for name, value in row.items() if value is not None}
+                yield msgspec.convert(present, type=Line)
+
+
+def _read_bytes(path: Path) -> bytes:
+    raw = path.read_bytes()
+    return gzip.decompress(raw) if path.suffix == ".gz" else raw
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Line]]] = {
+    "json": _read_squad,
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+}

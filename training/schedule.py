@@ -1,0 +1,97 @@
+"""What a fine-tuning run does when: stages, batches, rates; all fixed before it begins."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from training.data import Labelled, refuse_unlearnable
+from training.features import Feature, make_features, plan_batches
+from worker.reading.windows import Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the run: these rows, this often. The last stage shapes the model most."""
+
+    rows: tuple[Labelled, ...]
+    epochs: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """How to fine-tune. A step sees ``batch_windows * accumulation`` windows.
+
+    The rate rises over ``warmup_share`` of the steps, then falls to zero as a polynomial of
+    ``decay_power``. ``patience`` is how many checkpoints without a better held-out F1 are borne;
+    None never stops early.
+    """
+
+    learning_rate: float = 1e-4
+    batch_windows: int = 32
+    accumulation: int = 1
+    warmup_share: float = 0.06
+    decay_power: float = 1.0
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.0
+    max_gradient_norm: float = 1.0
+    dropout: float = 0.0
+    average_decay: float = 0.999
+    checkpoint_every_steps: int = 500
+    checkpoints_kept: int = 2
+    patience: int | None = None
+    pool_batches: int = 64
+    seed: int = 1
+    precision: str = "bf16"
+    attention: str = "eager"
+
+
+class Plan:
+    """The run's windows, and the batches of them in their order."""
+
+    def __init__(self, features: list[Feature], batches: list[list[int]], batch_size: int) -> None:
+        """Take batches as indexes into the features."""
+        self.features = features
+        self.batches = batches
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the batches in order."""
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self.batches)
+
+
+def plan_run(stages: Sequence[Stage], schedule: Schedule, encoder: Encoder) -> Plan:
+    """Window all stages and lay out their epochs, each shuffled anew by the schedule's seed.
+
+    Raises:
+        InputError: there are no rows, or none of them has an answer to learn.
+    """
+    refuse_unlearnable([row for stage in stages for row in stage.rows])
+    features: list[Feature] = []
+    batches: list[list[int]] = []
+    for number, stage in enumerate(stages):
+        first = len(features)
+        features += make_features(stage.rows, encoder)
+        lengths = [len(feature.window) for feature in features[first:]]
+        for epoch in range(stage.epochs):
+            seed = schedule.seed + 1_000 * number + epoch
+            planned = plan_batches(lengths, schedule.batch_windows, schedule.pool_batches, seed)
+            batches += [[first + at for at in batch] for batch in planned]
+    return Plan(features, batches, schedule.batch_windows)
+
+
+def count_steps(plan: Plan, schedule: Schedule) -> int:
+    """Return how many optimizer steps a plan takes."""
+    return math.ceil(len(plan) / schedule.accumulation)
+
+
+def rate_at(step: int, steps: int, schedule: Schedule) -> float:
+    """Return the learning rate of a step, counted from 0."""
+    warmup = round(schedule.warmup_share * steps)
+    if step < warmup:
+        return schedule.learning_rate * (step + 1) / warmup
+    left = (steps - step) / max(1, steps - warmup)
+    return schedule.learning_rate * float(left**schedule.decay_power)

@@ -1,0 +1,1 @@
+"""The worker answers batches: payload in, committed shard out."""

@@ -1,0 +1,1 @@
+"""What producer, worker and training agree on; the worker owns it."""

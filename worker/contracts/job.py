@@ -1,0 +1,158 @@
+"""A job: its immutable manifest, its states, and the batches that follow from it."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import msgspec
+
+from worker.contracts.errors import JobError, UsageError
+from worker.contracts.options import ForwardPolicy, ReadingOptions
+
+VERSION = 1
+MANIFEST = "manifest.json"
+_JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+
+#: Small jobs get smaller batches, so that every core has work and a kill costs little.
+BATCHES_AT_LEAST = 64
+SMALLEST_BATCH_ROWS = 8
+LARGEST_BATCH_ROWS = 256
+LARGEST_BATCH_BYTES = 2 * 1024 * 1024
+
+
+class State(StrEnum):
+    """Where a job stands; the last event in its folder says so."""
+
+    VALIDATING = "validating"
+    RUNNING = "running"
+    PAUSED = "paused"
+    COLLECTING = "collecting"
+    COMPLETED = "completed"
+    COMPLETED_WITH_ERRORS = "completed_with_errors"
+    FAILED = "failed"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+#: States of a job whose answers lie at its output.
+DONE = frozenset({State.COMPLETED, State.COMPLETED_WITH_ERRORS})
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One file of the input, as it was when the job began."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns to read; without an id column the row number is the id."""
+
+    id: str | None = "id"
+    question: str = "question"
+    context: str = "context"
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The bounds of a batch. A single row larger than ``max_bytes`` of text travels alone."""
+
+    max_rows: int
+    max_bytes: int = LARGEST_BATCH_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class JobManifest:
+    """Everything that a job's answers depend on; written once, never changed.
+
+    ``kept_schema`` is the Arrow schema of the kept columns, as base64 of its IPC message.
+    ``bundle`` is a digest. ``parent`` is the job whose error rows this one answers again.
+    """
+
+    version: int
+    job: str
+    created_at: str
+    inputs: tuple[InputFile, ...]
+    columns: Columns
+    kept_schema: str
+    rows: int
+    batches: int
+    cut: Cut
+    bundle: str
+    bundle_name: str
+    reading: ReadingOptions
+    forward: ForwardPolicy
+    provider: str
+    output: str
+    max_error_ratio: float | None = None
+    parent: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def encode_manifest(manifest: JobManifest) -> bytes:
+    """Return the manifest as JSON."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+
+
+def decode_manifest(raw: bytes, where: str) -> JobManifest:
+    """Read a manifest back.
+
+    Raises:
+        JobError: it is damaged, or written by a newer version.
+    """
+    try:
+        manifest = msgspec.json.decode(raw, type=JobManifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise JobError(
+            f"{where} is not a manifest that this version reads ({error}): start a new job"
+        ) from error
+    if manifest.version > VERSION:
+        raise JobError(
+            f"{where} has version {manifest.version} but this program reads {VERSION}:"
+            " upgrade spanmill"
+        )
+    return manifest
+
+
+def check_job_id(job: str) -> str:
+    """Return the id if it is one.
+
+    Raises:
+        UsageError: it holds other characters, or is too long; it names a folder.
+    """
+    if _JOB_ID.fullmatch(job) is None:
+        raise UsageError(
+            f"{job!r} is no job id: use up to 64 lower-case letters, digits and hyphens"
+        )
+    return job
+
+
+def choose_cut(rows: int, batch_rows: int | None) -> Cut:
+    """Return the cut for a job of so many rows; ``batch_rows`` overrules the rule."""
+    if batch_rows is not None:
+        return Cut(batch_rows)
+    return Cut(min(max(rows // BATCHES_AT_LEAST, SMALLEST_BATCH_ROWS), LARGEST_BATCH_ROWS))
+
+
+def cut_batches(text_bytes: Iterable[int], cut: Cut) -> Iterator[int]:
+    """Yield the number of rows of each batch, from the bytes of text of each row."""
+    rows = size = 0
+    for row_bytes in text_bytes:
+        if rows and (rows == cut.max_rows or size + row_bytes > cut.max_bytes):
+            yield rows
+            rows = size = 0
+        rows += 1
+        size += row_bytes
+    if rows:
+        yield rows
+
+
+def shard_key(job: str, batch: int) -> str:
+    """Return where a batch's answers lie: folders of a thousand."""
+    return f"{job}/shards/{batch // 1000:04d}/{batch:07d}.parquet"

@@ -1,0 +1,227 @@
+"""The Arrow schemas, and a batch's payload and result shard, to and from bytes.
+
+Kept columns travel behind the named ones, untouched, from the input through payload and shard.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from worker.contracts.errors import JobError
+from worker.contracts.records import Answer, Example, Span
+
+VERSION = 1
+_META = b"spanmill"
+
+#: What the producer sends: one row an example; ``fault`` says why a row cannot be answered.
+EXAMPLE_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64()),
+        pa.field("id", pa.string()),
+        pa.field("question", pa.large_string()),
+        pa.field("context", pa.large_string()),
+        pa.field("fault", pa.string()),
+        pa.field("warning", pa.string()),
+    ]
+)
+
+_SPAN = pa.struct(
+    [
+        pa.field("text", pa.string()),
+        pa.field("start_char", pa.int32()),
+        pa.field("end_char", pa.int32()),
+        pa.field("score", pa.float32()),
+    ]
+)
+
+#: What the user gets: one row an input row.
+ANSWER_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("row", pa.int64()),
+        pa.field("status", pa.dictionary(pa.int8(), pa.string())),
+        pa.field("answer", pa.string()),
+        pa.field("start_char", pa.int32()),
+        pa.field("end_char", pa.int32()),
+        pa.field("confidence", pa.float32()),
+        pa.field("score", pa.float32()),
+        pa.field("null_odds", pa.float32()),
+        pa.field("margin", pa.float32()),
+        pa.field("best_answer", pa.string()),
+        pa.field("best_start_char", pa.int32()),
+        pa.field("best_end_char", pa.int32()),
+        pa.field("alternatives", pa.list_(_SPAN)),
+        pa.field("windows", pa.int32()),
+        pa.field("warning", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("latency_ms", pa.float32()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A batch on its way to a worker. ``kept`` has the kept columns alone, row by row."""
+
+    job: str
+    batch: int
+    examples: tuple[Example, ...]
+    kept: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStats:
+    """How a batch went; one row of ``stats.parquet``, in this order.
+
+    ``tokens`` counts what the model read, ``padded_tokens`` the same with padding. ``queue_ms``
+    is from publication until the worker began.
+    """
+
+    batch: int
+    rows: int
+    answered: int
+    unanswerable: int
+    errors: int
+    windows: int
+    tokens: int
+    padded_tokens: int
+    queue_ms: float
+    tokenize_ms: float
+    inference_ms: float
+    decode_ms: float
+    latency_ms: float
+    attempt: int
+    host: str
+    pid: int
+    started_at: str
+    bundle_digest: str
+    provider: str
+    cpu: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardMeta:
+    """What a shard's footer says: which batch of which job it is, and how that went."""
+
+    version: int
+    job: str
+    first_row: int
+    stats: BatchStats
+
+
+def encode_payload(job: str, batch: int, rows: pa.Table) -> bytes:
+    """Pack rows of EXAMPLE_SCHEMA and kept columns as a compressed Arrow IPC stream."""
+    meta = {_META: msgspec.json.encode({"version": VERSION, "job": job, "batch": batch})}
+    table = rows.replace_schema_metadata(meta).combine_chunks()
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def decode_payload(raw: bytes) -> Payload:
+    """Unpack a payload.
+
+    Raises:
+        JobError: the bytes are not a payload that this version reads.
+    """
+    try:
+        with pa.ipc.open_stream(raw) as reader:
+            table = reader.read_all()
+        meta = msgspec.json.decode(table.schema.metadata[_META], type=dict[str, Any])
+        named = table.select(range(len(EXAMPLE_SCHEMA))).to_pydict()
+    except (pa.ArrowException, msgspec.DecodeError, KeyError, TypeError, OSError) as error:
+        raise JobError(
+            f"a batch's payload cannot be read ({type(error).__name__}): publish it again"
+        ) from error
+    if meta["version"] != VERSION:
+        raise JobError(
+            f"a payload has version {meta['version']} but this worker reads {VERSION}:"
+            " use the same release everywhere"
+        )
+    examples = tuple(
+        Example(*values) for values in zip(*(named[name] for name in named), strict=True)
+    )
+    # By position: a kept column may have the name of one before it.
+    kept = table.select(range(len(EXAMPLE_SCHEMA), table.num_columns))
+    return Payload(meta["job"], meta["batch"], examples, kept)
+
+
+def encode_shard(job: str, answers: Sequence[Answer], kept: pa.Table, stats: BatchStats) -> bytes:
+    """Pack answers and kept columns as a Parquet file, its statistics in the footer."""
+    table = make_answer_table(answers, stats.latency_ms)
+    for field, column in zip(kept.schema, kept.columns, strict=True):
+        table = table.append_column(field, column)
+    meta = ShardMeta(VERSION, job, answers[0].row, stats)
+    table = table.replace_schema_metadata({_META: msgspec.json.encode(meta)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", use_dictionary=False, write_statistics=False)
+    return bytes(sink.getvalue())
+
+
+def open_shard(raw: bytes) -> tuple[ShardMeta, pq.ParquetFile]:
+    """Open a shard; its rows are read when asked for.
+
+    Raises:
+        JobError: the bytes are not a shard.
+    """
+    try:
+        file = pq.ParquetFile(pa.BufferReader(raw))
+        meta = msgspec.json.decode(file.schema_arrow.metadata[_META], type=ShardMeta)
+    except (pa.ArrowException, msgspec.DecodeError, KeyError, TypeError) as error:
+        raise JobError(
+            f"a shard cannot be read ({type(error).__name__}): delete it and run the job again"
+        ) from error
+    return meta, file
+
+
+def make_answer_table(answers: Sequence[Answer], latency_ms: float) -> pa.Table:
+    """Return answers as a table of ANSWER_SCHEMA."""
+    rows = [_columns(answer, latency_ms) for answer in answers]
+    columns = [
+        pa.array(values, type=field.type)
+        for values, field in zip(zip(*rows, strict=True), ANSWER_SCHEMA, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, schema=ANSWER_SCHEMA)
+
+
+def encode_schema(schema: pa.Schema) -> str:
+    """Return a schema as text."""
+    return base64.b64encode(schema.serialize().to_pybytes()).decode("ascii")
+
+
+def decode_schema(text: str) -> pa.Schema:
+    """Return the schema that ``encode_schema`` wrote."""
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+
+
+def _columns(answer: Answer, latency_ms: float) -> tuple[object, ...]:
+    best = answer.best
+    answered = answer.status == "answered" and best is not None
+    span = _span(best if answered else None)
+    return (
+        answer.id,
+        answer.row,
+        str(answer.status),
+        *span,
+        answer.confidence,
+        None if best is None else best.score,
+        answer.null_odds,
+        answer.margin,
+        *_span(best),
+        [(one.text, one.start_char, one.end_char, one.score) for one in answer.alternatives],
+        answer.windows,
+        answer.warning,
+        answer.error,
+        latency_ms,
+    )
+
+
+def _span(span: Span | None) -> tuple[str | None, int | None, int | None]:
+    return (None, None, None) if span is None else (span.text, span.start_char, span.end_char)

@@ -1,0 +1,148 @@
+"""Where jobs live: a folder of immutable objects, each put only if its name is free.
+
+The order of a local put: temporary file, fsync, link under the final name, fsync of the folder. A
+name is therefore either free or holds a whole object, whatever is killed when.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from worker.contracts.errors import WorldError
+
+TEMPORARY = ".tmp"
+
+
+class Store(Protocol):
+    """Objects by key; a key is a relative path with forward slashes."""
+
+    def read(self, key: str) -> bytes | None:
+        """Return an object, or None when there is none."""
+
+    def exists(self, key: str) -> bool:
+        """Say whether there is such an object."""
+
+    def put_new(self, key: str, raw: bytes) -> bool:
+        """Put an object if its name is free; say whether it was. The first writer wins."""
+
+    def put_file(self, key: str, source: Path) -> None:
+        """Put a local file, in place of what has its name; for what can be made again."""
+
+    def names(self, folder: str) -> list[str]:
+        """Return the sorted names directly in a folder; an absent folder has none."""
+
+
+class LocalStore:
+    """A store on a local or shared disk.
+
+    Raises from every method: WorldError when the disk fails, is full or forbids it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Take a root that need not exist yet."""
+        self.root = root
+
+    def read(self, key: str) -> bytes | None:
+        """Return an object, or None when there is none."""
+        try:
+            return (self.root / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _world_error(self.root / key, "read", error) from error
+
+    def exists(self, key: str) -> bool:
+        """Say whether there is such an object."""
+        return (self.root / key).exists()
+
+    def names(self, folder: str) -> list[str]:
+        """Return the sorted names directly in a folder; an absent folder has none."""
+        try:
+            return sorted(name for name in os.listdir(self.root / folder) if name != TEMPORARY)  # noqa: PTH208
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _world_error(self.root / folder, "list", error) from error
+
+    def put_new(self, key: str, raw: bytes) -> bool:
+        """Put an object if its name is free; say whether it was. The first writer wins."""
+        final = self.root / key
+        temporary = self.root / TEMPORARY / uuid.uuid4().hex
+        try:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("xb") as stream:
+                    stream.write(raw)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                return _link(temporary, final)
+            finally:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+        except OSError as error:
+            raise _world_error(final, "write", error) from error
+
+    def put_file(self, key: str, source: Path) -> None:
+        """Put a local file, in place of what has its name; for what can be made again."""
+        final = self.root / key
+        temporary = self.root / TEMPORARY / uuid.uuid4().hex
+        try:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, temporary)
+            temporary.replace(final)
+        except OSError as error:
+            raise _world_error(final, "write", error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+    def sweep(self, older_than_seconds: float, now: float) -> None:
+        """Remove temporary files that a killed process left behind."""
+        for path in _listed(self.root / TEMPORARY):
+            with contextlib.suppress(OSError):
+                if now - path.stat().st_mtime > older_than_seconds:
+                    path.unlink()
+
+
+def _link(temporary: Path, final: Path) -> bool:
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        return False
+    sync_folder(final.parent)
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _listed(folder: Path) -> Iterator[Path]:
+    with contextlib.suppress(OSError):
+        yield from list(folder.iterdir())
+
+
+_CURES = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room in the quota",
+    errno.EACCES: "allow this user to write there, or use another --jobs-root",
+    errno.EPERM: "allow this user to write there, or use another --jobs-root",
+    errno.EROFS: "use a --jobs-root that is writable",
+}
+
+
+def _world_error(path: Path, verb: str, error: OSError) -> WorldError:
+    cure = _CURES.get(error.errno or 0, "check the disk")
+    return WorldError(f"cannot {verb} {path} ({error.strerror}): {cure}")

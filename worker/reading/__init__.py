@@ -1,0 +1,1 @@
+"""Text in, spans out: pure functions without I/O, clock or environment."""

@@ -1,0 +1,76 @@
+"""Opens what a process needs for a job: the store, and the reader of the job's bundle."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from worker.contracts.bundle import Bundle, load_bundle
+from worker.contracts.errors import BundleError
+from worker.contracts.family import FAMILIES
+from worker.contracts.options import ForwardPolicy, ReadingOptions
+from worker.contracts.store import LocalStore
+from worker.reading.reader import Reader
+from worker.reading.windows import Encoder
+from worker.session import OnnxScorer
+from worker.task import Tools
+from worker.telemetry import describe_machine
+
+
+@dataclass(frozen=True, slots=True)
+class JobTools:
+    """The recipe for a job's tools; small, so that it can be sent to another process."""
+
+    jobs_root: Path
+    bundle: str
+    reading: ReadingOptions
+    forward: ForwardPolicy
+    provider: str
+
+
+def open_tools(recipe: JobTools) -> Tools:
+    """Load the job's bundle, with proof, in the process that will use it.
+
+    Raises:
+        BundleError: the bundle is missing, damaged, or another than the job's.
+    """
+    bundle = load_bundle(recipe.jobs_root / "bundles" / recipe.bundle)
+    if bundle.digest != recipe.bundle:
+        raise BundleError(
+            f"{bundle.folder} holds a bundle with the digest {bundle.digest[:12]}:"
+            " remove that folder and run the job again"
+        )
+    return Tools(
+        store=LocalStore(recipe.jobs_root),
+        reader=open_reader(bundle, recipe.reading, recipe.forward, recipe.provider),
+        machine=describe_machine(),
+        pid=os.getpid(),
+        bundle_digest=bundle.digest,
+        provider=recipe.provider,
+    )
+
+
+def open_reader(
+    bundle: Bundle,
+    reading: ReadingOptions,
+    forward: ForwardPolicy | None = None,
+    provider: str = "cpu",
+) -> Reader:
+    """Return a reader of a checked bundle, on one thread.
+
+    Raises:
+        BundleError: the tokenizer or the graph cannot be loaded.
+    """
+    manifest = bundle.manifest
+    try:
+        tokenizer = Tokenizer.from_file(str(bundle.tokenizer))
+    except Exception as error:  # the library raises a bare Exception
+        raise BundleError(f"{bundle.tokenizer} cannot be loaded: get the bundle again") from error
+    return Reader(
+        Encoder(tokenizer, FAMILIES[manifest.family], manifest.sizes),
+        OnnxScorer(bundle.model, provider),
+        manifest.calibration,
+        reading,
+        ForwardPolicy() if forward is None else forward,
+    )
