@@ -136,10 +136,13 @@ def make_tokenizer(family: str) -> Tokenizer:
         tokenizer.decoder = decoders.Metaspace()
         special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
         trainer = trainers.UnigramTrainer(
-            vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False
+            vocab_size=300,
+            special_tokens=special,
+            unk_token="<unk>",
+            show_progress=False,  # noqa: S106
         )
     else:
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()

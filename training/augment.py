@@ -20,7 +20,7 @@ from worker.reading.scores import normalize_answer
 
 #: Questions compared with all passages of their group at once.
 CHUNK_ROWS = 512
-_NAME = re.compile(r"\b[A-Z][\w'’-]*(?:\s+[A-Z][\w'’-]*)*")
+_NAME = re.compile(r"(?<![.!?]\s)\b[A-Z][\w'’-]*(?:\s+[A-Z][\w'’-]*)*")
 _NUMBER = re.compile(r"\b\d+(?:[.,]\d+)*\b")
 _NEGATION = re.compile(r"\b(?:not|never)\s+|n't\b", re.IGNORECASE)
 _AUXILIARY = re.compile(
@@ -157,8 +157,12 @@ def _swap_name(row: Labelled, generator: np.random.Generator) -> str | None:
         return None
     old = asked[int(generator.integers(len(asked)))]
     found = (match[0] for match in _NAME.finditer(row.context, 1))
-    offered = [name for name in _find_other(row, found) if _are_exchangeable(old[0], name)]
+    offered = [name for name in _find_other(row, found) if _is_as_long(name, old[0])]
     return _replace(row.question, old, offered, generator)
+
+
+def _is_as_long(name: str, old: str) -> bool:
+    return len(name.split()) == len(old.split()) and len(name) > 2
 
 
 def _swap_number(row: Labelled, generator: np.random.Generator) -> str | None:
@@ -167,7 +171,7 @@ def _swap_number(row: Labelled, generator: np.random.Generator) -> str | None:
         return None
     old = asked[int(generator.integers(len(asked)))]
     found = _find_other(row, (match[0] for match in _NUMBER.finditer(row.context)))
-    offered = [number for number in found if len(number) == len(old[0])]
+    offered = [number for number in found if _shape(number) == _shape(old[0])]
     if not offered and old[0].isascii() and old[0].isdigit():
         offered = _find_other(row, [str(int(old[0]) + 1)])
     return _replace(row.question, old, offered, generator)
@@ -183,20 +187,20 @@ def _swap_negation(row: Labelled, _generator: np.random.Generator) -> str | None
 
 
 def _find_other(row: Labelled, found: Iterable[str]) -> list[str]:
-    """Return what of the found is neither in the question nor in an answer, each once."""
-    taken = _plain(" ".join([row.question, *(answer.text for answer in row.answers)]))
-    return [text for text in dict.fromkeys(found) if _plain(text) not in taken]
+    """Return what of the found shares no word with the question and the answers, each once."""
+    taken = _words(" ".join([row.question, *(answer.text for answer in row.answers)]))
+    return [text for text in dict.fromkeys(found) if not _words(text) & taken]
 
 
-def _are_exchangeable(old: str, new: str) -> bool:
-    """Say whether two names have as many words and none in common, accents aside."""
-    words, others = _plain(old).split(), _plain(new).split()
-    return len(words) == len(others) and not set(words) & set(others) and len(new) > 2
+def _shape(number: str) -> str:
+    return re.sub(r"\d", "0", number)
 
 
-def _plain(text: str) -> str:
+def _words(text: str) -> set[str]:
+    """Return a text's words without case and accents."""
     decomposed = unicodedata.normalize("NFKD", text.lower())
-    return "".join(sign for sign in decomposed if not unicodedata.combining(sign))
+    plain = "".join(sign for sign in decomposed if not unicodedata.combining(sign))
+    return set(re.findall(r"\w+", plain))
 
 
 def _replace(

@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from training.calibrate import Fit
 from training.samples import SAMPLE
 from worker.contracts.bundle import (
     FORMAT,
@@ -77,6 +78,25 @@ def pack_bundle(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return Bundle(out, bundle.manifest, bundle.digest)
+
+
+def recalibrate(bundle: Bundle, fit: Fit, out: Path) -> Bundle:
+    """Write the bundle again with another threshold and calibration; its card says so."""
+    manifest = bundle.manifest
+    described = Description(
+        name=out.name,
+        family=manifest.family,
+        language=manifest.language,
+        sizes=manifest.sizes,
+        null_threshold=fit.null_threshold,
+        calibration=fit.calibration,
+        quantization=manifest.quantization,
+        licence=manifest.licence,
+        card=manifest.card
+        | {"calibrated_again": {"from": bundle.digest, "rows": fit.honesty.rows}},
+    )
+    texts = [(row.question, row.context) for row in manifest.sample]
+    return pack_bundle(out, bundle.model, bundle.tokenizer, described, texts)
 
 
 def strip_tokenizer(path: Path) -> str:

@@ -75,13 +75,19 @@ def read_family(folder: Path) -> Family:
     """Return the family that a checkpoint's configuration names.
 
     Raises:
-        UsageError: the family is not one that the worker reads.
+        UsageError: the configuration is damaged, or its family not one that the worker reads.
     """
-    kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+    try:
+        kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"the config.json of {folder.name} names no model type: take a checkpoint that"
+            " transformers has saved"
+        ) from error
     if kind not in FAMILIES:
         raise UsageError(
-            f"the checkpoint {folder.name} is of the family {kind}, which spanmill does not read: use"
-            f" one of {', '.join(FAMILIES)}"
+            f"the checkpoint {folder.name} is of the family {kind}, which is not read here: use one"
+            f" of {', '.join(FAMILIES)}"
         )
     return FAMILIES[kind]
 

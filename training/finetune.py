@@ -1,6 +1,7 @@
 """Fine-tuning: one loop, from labelled rows to a checkpoint that reads."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -140,7 +141,7 @@ class Run:
             norm = self.accelerator.clip_grad_norm_(
                 self.model.parameters(), self.schedule.max_gradient_norm
             )
-            self._refuse_nan(float(norm))
+            self._refuse_nan([*self._losses, float(norm)])
             self._apply(rate_at(self.progress.step, steps, self.schedule))
         self.progress.step += 1
         self._report_step(steps)
@@ -148,6 +149,7 @@ class Run:
 
     def evaluate(self, rows: Sequence[Labelled]) -> HeldOut:
         """Score the averaged weights on held-out rows, and remember whether they are the best."""
+        self._refuse_nan([float(weight.detach().sum()) for weight in self.averaged.parameters()])
         with self.accelerator.autocast():
             scores = score_held_out(self.averaged, rows, self.encoder)
         self.progress.note(scores.score)
@@ -192,14 +194,14 @@ class Run:
         self.optimizer.zero_grad()
         self.averaged.update_parameters(self.accelerator.unwrap_model(self.model))
 
-    def _refuse_nan(self, norm: float) -> None:
-        if torch.isfinite(torch.tensor([*self._losses, norm])).all():
+    def _refuse_nan(self, numbers: Sequence[float]) -> None:
+        if all(map(math.isfinite, numbers)):
             return
         latest = find_latest(self.out)
         kept = "no checkpoint was written yet" if latest is None else f"{latest.name} is kept"
         raise JobError(
-            f"the loss is no number any more at step {self.progress.step + 1} ({kept}): lower the"
-            " learning rate or train in fp32"
+            f"the loss or the weights are no numbers any more near step {self.progress.step + 1}"
+            f" ({kept}): lower the learning rate or train in fp32"
         )
 
     def _report_step(self, steps: int) -> None:

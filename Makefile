@@ -1,0 +1,52 @@
+# make demo    a real model answers examples/, in an environment of its own (.venv), without a server
+# make test    checks and all tests; make check, the quick half
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test check bench lock clean help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("spanmill needs Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+# For answering: everything pinned and proved by hash, no torch.
+$(VENV)/.answering: requirements.lock pyproject.toml | $(BIN)/python
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps -e .
+	@touch $@
+
+# For training and testing too.
+$(VENV)/.everything: requirements-dev.lock $(VENV)/.answering
+	$(PIP) -c requirements-dev.lock -e '.[training,dev]'
+	@touch $@
+
+demo: $(VENV)/.answering
+	@$(BIN)/spanmill answer examples/questions.parquet --out demo/answers.parquet --keep title --overwrite
+	@$(BIN)/python examples/show_answers.py demo/answers.parquet
+
+check: $(VENV)/.everything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/pytest -n 2
+
+bench: $(VENV)/.everything
+	$(BIN)/python -m tests.benchmarks
+
+# Where a CPU build of torch is found, it must not leave its local version behind; who answers the
+# CUDA packages is torch itself.
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q -o requirements.lock
+	uv pip compile pyproject.toml --extra training --extra dev -c requirements.lock --universal --python-version 3.11 --no-header --no-annotate -q -o requirements-dev.lock
+	sed -i -E '/^(torch|triton|cuda-|nvidia-)/d' requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) .venv-bench-* demo bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,165 @@
+"""Checkpoints: opened without pickle, written whole or not at all."""
+
+import json
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.tiny import Tiny
+from training import checkpoint as module
+from training.checkpoint import (
+    drop_old,
+    find_checkpoint,
+    find_latest,
+    flatten_optimizer,
+    open_model,
+    point,
+    read_family,
+    restore_optimizer,
+    write_checkpoint,
+)
+from worker.contracts.errors import UsageError, WorldError
+
+
+def _copy(tiny: Tiny, folder: Path) -> Path:
+    return shutil.copytree(tiny.checkpoint("bert"), folder)
+
+
+def _refuse(folder: Path, word: str) -> None:
+    with pytest.raises(UsageError, match=word) as caught:
+        open_model(find_checkpoint(str(folder)), dropout=0.0, attention="eager")
+    assert "\n" not in str(caught.value)
+
+
+def test_pickled_weights_are_never_opened(tiny: Tiny, tmp_path: Path) -> None:
+    folder = _copy(tiny, tmp_path / "pickled")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    _refuse(folder, "safetensors")
+
+
+def test_another_family_is_refused_by_name(tiny: Tiny, tmp_path: Path) -> None:
+    folder = _copy(tiny, tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+    _refuse(folder, "gpt2")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_checkpoint_that_lacks_a_file_is_refused(name: str, tiny: Tiny, tmp_path: Path) -> None:
+    folder = _copy(tiny, tmp_path / "part")
+    (folder / name).unlink()
+    _refuse(folder, name)
+
+
+@pytest.mark.parametrize("content", ["", "no json", '{"hidden_size": 3}'])
+def test_a_damaged_configuration_is_refused(content: str, tiny: Tiny, tmp_path: Path) -> None:
+    folder = _copy(tiny, tmp_path / "damaged")
+    (folder / "config.json").write_text(content)
+    _refuse(folder, "config")
+
+
+def test_damaged_weights_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    folder = _copy(tiny, tmp_path / "damaged")
+    (folder / "model.safetensors").write_bytes(b"12345678 not weights")
+    _refuse(folder, "cannot be read")
+
+
+def test_a_name_that_neither_disk_nor_hub_knows_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    _refuse(Path("nobody/no-such-reader"), "no folder nobody/no-such-reader")
+
+
+def test_dropout_is_the_callers(tiny: Tiny) -> None:
+    folder = tiny.checkpoint("distilbert")
+    model, family = open_model(folder, dropout=0.25, attention="eager")
+    rates = {layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)}
+    assert rates == {0.25}
+    assert family == read_family(folder)
+
+
+def _writer(size: int) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        save_file({"weights": torch.full((size,), float(size))}, folder / "model.safetensors")
+        (folder / "config.json").write_text(str(size))
+
+    return write
+
+
+def test_the_latest_checkpoint_is_whole(tmp_path: Path) -> None:
+    assert find_latest(tmp_path) is None
+    for size in (3, 4):
+        write_checkpoint(tmp_path, f"step-{size}", _writer(size))
+        assert (tmp_path / "latest" / "config.json").read_text() == str(size)
+    assert find_latest(tmp_path) == (tmp_path / "step-4").resolve()
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint_valid(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "step-1", _writer(10))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "latest").iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(WorldError, match="previous checkpoint"):
+            write_checkpoint(tmp_path, "step-2", _writer(1_000_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "latest").iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-1"]
+
+
+def test_a_writer_that_dies_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    def die(folder: Path) -> None:
+        _writer(5)(folder)
+        raise KeyboardInterrupt
+
+    write_checkpoint(tmp_path, "step-1", _writer(10))
+    with pytest.raises(KeyboardInterrupt):
+        write_checkpoint(tmp_path, "step-2", die)
+    assert find_latest(tmp_path) == (tmp_path / "step-1").resolve()
+    write_checkpoint(tmp_path, "step-2", _writer(20))
+    assert (tmp_path / "latest" / "config.json").read_text() == "20"
+
+
+def test_old_checkpoints_go_but_never_one_that_is_named(tmp_path: Path) -> None:
+    for size in range(1, 6):
+        write_checkpoint(tmp_path, f"step-{size}", _writer(size))
+    point(tmp_path, "best", "step-2")
+    drop_old(tmp_path, kept=2)
+    folders = {path.name for path in tmp_path.iterdir() if not path.is_symlink()}
+    assert folders == {"step-2", "step-4", "step-5"}
+
+
+def test_an_optimizer_comes_back_as_it_was() -> None:
+    def make() -> tuple[torch.nn.Linear, torch.optim.AdamW]:
+        torch.manual_seed(1)
+        model = torch.nn.Linear(3, 2)
+        return model, torch.optim.AdamW(model.parameters(), lr=0.1)
+
+    def learn(model: torch.nn.Linear, optimizer: torch.optim.AdamW) -> None:
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    model, optimizer = make()
+    learn(model, optimizer)
+    other, fresh = make()
+    other.load_state_dict(model.state_dict())
+    kept = {name: value.clone() for name, value in flatten_optimizer(optimizer).items()}
+    restore_optimizer(fresh, kept)
+    learn(model, optimizer)
+    learn(other, fresh)
+    assert torch.equal(model.weight, other.weight)
+
+
+def test_nothing_here_unpickles() -> None:
+    source = Path(str(module.__file__)).read_text()
+    assert "torch.load" not in source
+    assert "pickle" not in source.replace("pickled", "").replace("without pickle", "")

@@ -1,0 +1,224 @@
+"""Fine-tuning: it learns, resumes to the same weights, and stops before it spoils anything."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+
+from tests.tiny import PASSAGES, SIZES, Tiny
+from training.data import Gold, Labelled
+from training.finetune import Progress, Run, finetune, make_optimizer, span_loss
+from training.predict import SpanModel
+from training.schedule import Schedule, Stage
+from worker.contracts.errors import JobError
+from worker.contracts.family import FAMILIES
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+FAST = Schedule(
+    learning_rate=5e-3,
+    batch_windows=4,
+    accumulation=2,
+    checkpoint_every_steps=3,
+    average_decay=0.9,
+    dropout=0.1,
+    precision="no",
+)
+
+
+def _ask(word: str, passage: int) -> Labelled:
+    context = PASSAGES[passage]
+    return Labelled(f"{word}?", f"What about {word}?", context, (Gold(word, context.index(word)),))
+
+
+ROWS = tuple(
+    _ask(word, passage)
+    for passage, words in enumerate(
+        (["Joan", "1742", "weir", "stones"], ["hand", "October", "threads"], ["cat", "ship", "men"])
+    )
+    for word in words
+)
+HELD_OUT = (*ROWS[:3], replace(ROWS[3], answers=()))
+
+
+def _train(
+    tiny: Tiny, out: Path, schedule: Schedule = FAST, family: str = "bert", epochs: int = 6
+) -> Path:
+    checkpoint = str(tiny.checkpoint(family))
+    return finetune(checkpoint, [Stage(ROWS, epochs)], HELD_OUT, schedule, SIZES, out)
+
+
+def _metrics(out: Path) -> list[dict[str, Any]]:
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _tensors(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "latest" / "training.safetensors")
+
+
+def test_a_run_that_was_cut_resumes_to_the_same_weights(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _train(tiny, tmp_path / "whole")
+    learn = Run.learn
+
+    def cut(run: Run, batch: dict[str, torch.Tensor], steps: int) -> bool:
+        if run.progress.step == 5:
+            raise KeyboardInterrupt
+        return learn(run, batch, steps)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "learn", cut)
+        with pytest.raises(KeyboardInterrupt):
+            _train(tiny, tmp_path / "cut")
+    assert json.loads((tmp_path / "cut/latest/progress.json").read_text())["step"] == 3
+    _train(tiny, tmp_path / "cut")
+    whole, cut_tensors = _tensors(tmp_path / "whole"), _tensors(tmp_path / "cut")
+    assert whole.keys() == cut_tensors.keys()
+    assert all(torch.equal(whole[name], cut_tensors[name]) for name in whole)
+    steps = [line["step"] for line in _metrics(tmp_path / "cut") if "loss" in line]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_a_finished_run_stays_as_it_is(tiny: Tiny, tmp_path: Path) -> None:
+    _train(tiny, tmp_path, epochs=2)
+    before = _tensors(tmp_path)
+    _train(tiny, tmp_path, epochs=2)
+    assert all(torch.equal(before[name], value) for name, value in _tensors(tmp_path).items())
+
+
+def test_the_loss_falls_and_every_step_is_recorded(tiny: Tiny, tmp_path: Path) -> None:
+    _train(tiny, tmp_path, replace(FAST, dropout=0.0), epochs=10)
+    lines = _metrics(tmp_path)
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, steps[0]["steps"] + 1))
+    assert steps[-1]["loss"] < 0.8 * steps[0]["loss"]
+    assert all(line["examples_per_second"] > 0 and line["lr"] >= 0 for line in steps)
+    scores = [line["held_out"] for line in lines if "held_out" in line]
+    assert scores[-1]["rows"] == len(HELD_OUT)
+    assert 0 <= scores[-1]["answerable_f1"] <= 100
+
+
+def test_the_best_checkpoint_is_returned_and_kept(tiny: Tiny, tmp_path: Path) -> None:
+    best = _train(tiny, tmp_path, epochs=8)
+    scored = {
+        line["step"]: (line["held_out"]["best_f1"] + line["held_out"]["answerable_f1"]) / 2
+        for line in _metrics(tmp_path)
+        if "held_out" in line
+    }
+    step = json.loads((best / "progress.json").read_text())["step"]
+    assert scored[step] == max(scored.values())
+    assert {path.name for path in best.iterdir()} >= {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    }
+
+
+@pytest.mark.parametrize("every", [1, 99])
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
+    every: int, tiny: Tiny, tmp_path: Path
+) -> None:
+    _train(tiny, tmp_path, FAST, epochs=1)
+    before = _tensors(tmp_path)
+    broken = replace(FAST, learning_rate=math.inf, checkpoint_every_steps=every)
+    with pytest.raises(JobError, match="step-0000002 is kept"):
+        _train(tiny, tmp_path, broken, epochs=4)
+    assert all(torch.equal(before[name], value) for name, value in _tensors(tmp_path).items())
+    assert all(torch.isfinite(value).all() for value in before.values())
+
+
+def test_a_run_that_gets_no_better_stops_early(tiny: Tiny, tmp_path: Path) -> None:
+    schedule = replace(FAST, learning_rate=0.0, checkpoint_every_steps=1, patience=2)
+    _train(tiny, tmp_path, schedule, epochs=8)
+    assert json.loads((tmp_path / "latest/progress.json").read_text())["step"] == 4
+
+
+def test_patience_counts_from_the_best_checkpoint() -> None:
+    progress = Progress()
+    for score in (50.0, 60.0, 60.0, 55.0):
+        progress.note(score)
+    assert (progress.best_score, progress.checkpoints_since_best) == (60.0, 2)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_family_learns(family: str, tiny: Tiny, tmp_path: Path) -> None:
+    schedule = replace(FAST, learning_rate=1e-3, checkpoint_every_steps=99)
+    best = _train(tiny, tmp_path, schedule, family, epochs=1)
+    trained = load_file(best / "model.safetensors")
+    begun = load_file(tiny.checkpoint(family) / "model.safetensors")
+    assert trained.keys() == begun.keys()
+    assert not torch.equal(trained["qa_outputs.weight"], begun["qa_outputs.weight"])
+
+
+def test_the_average_follows_the_weights(tiny: Tiny, tmp_path: Path) -> None:
+    _train(tiny, tmp_path, replace(FAST, average_decay=0.0), epochs=1)
+    tensors = _tensors(tmp_path)
+    name = "model.qa_outputs.weight"
+    assert torch.equal(tensors[f"model.{name}"], tensors[f"average.module.{name}"])
+
+
+def _batch(lengths: list[int], starts: list[int], ends: list[int]) -> dict[str, torch.Tensor]:
+    longest = max(lengths)
+    mask = torch.tensor([[1] * one + [0] * (longest - one) for one in lengths])
+    return {
+        "attention_mask": mask,
+        "starts": torch.tensor(starts),
+        "ends": torch.tensor(ends),
+    }
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_the_mean_cross_entropy_of_starts_and_ends(smoothing: float) -> None:
+    start, end = torch.randn(2, 7, generator=torch.Generator().manual_seed(1)), torch.eye(2, 7)
+    batch = _batch([7, 7], [3, 0], [4, 0])
+    expected = [
+        cross_entropy(logits, batch[name], label_smoothing=smoothing)
+        for logits, name in ((start, "starts"), (end, "ends"))
+    ]
+    loss = span_loss(start, end, batch, smoothing)
+    assert torch.allclose(loss, (expected[0] + expected[1]) / 2)
+
+
+def test_padding_changes_no_loss() -> None:
+    start, end = torch.randn(2, 1, 5, generator=torch.Generator().manual_seed(2))
+    short = span_loss(start, end, _batch([5], [1], [2]), 0.1)
+    padding = torch.full((1, 3), -1e4)
+    batch = _batch([5, 8], [1, 1], [2, 2])
+    batch = {name: value[:1] for name, value in batch.items()}
+    long = span_loss(torch.cat([start, padding], 1), torch.cat([end, padding], 1), batch, 0.1)
+    assert torch.allclose(short, long)
+
+
+def test_weight_decay_spares_vectors() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4))
+    groups = make_optimizer(model, Schedule(weight_decay=0.1)).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+    assert all(weight.ndim > 1 for weight in groups[0]["params"])
+    assert len(groups[0]["params"]) + len(groups[1]["params"]) == len(list(model.parameters()))
+
+
+def test_padding_gets_no_probability(tiny: Tiny) -> None:
+    from training.checkpoint import open_model
+
+    pretrained, _ = open_model(tiny.checkpoint("bert"), dropout=0.0, attention="eager")
+    ids = torch.full((1, 8), 5)
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0, 0]])
+    batch = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    start, _ = SpanModel(pretrained.eval())(batch)
+    assert start.softmax(-1)[0, 5:].sum() == 0

@@ -1,0 +1,174 @@
+"""What a bundle says of itself: where it comes from, what it scores, where it fails."""
+
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from training.calibrate import Honesty
+from training.data import Labelled
+from training.evaluate import Estimate
+from training.quantize import Gated
+from worker.contracts.bundle import prove_file
+from worker.contracts.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """The pre-trained encoder that fine-tuning began with."""
+
+    name: str
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What a person writes, in TOML. ``licences`` are by the data's file name without suffix."""
+
+    name: str
+    language: str
+    licence: str
+    summary: str
+    limits: tuple[str, ...]
+    encoder: Encoder | None = None
+    licences: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A file of rows: what was used, provably."""
+
+    name: str
+    used_for: str
+    sha256: str
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How to make the bundle again."""
+
+    recipe: str
+    git_revision: str
+    seeds: dict[str, int]
+    encoder: Encoder | None
+    encoder_sha256: str | None
+    checkpoint_sha256: str
+    held_out: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Official scores of a set at one setting, with 95 % bootstrap intervals over passages."""
+
+    data: str
+    rows: int
+    setting: str
+    threshold: float | None
+    exact: Estimate
+    f1: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Medians on one thread, one window a run."""
+
+    cpu: str
+    window_170_tokens_ms: float
+    window_384_tokens_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Everything that ``bundle.json`` carries for people."""
+
+    summary: str
+    scores: tuple[Score, ...]
+    quantization: Gated
+    export_difference: float
+    calibration: Honesty
+    honesty: dict[str, Honesty]
+    size_bytes: int
+    speed: Speed
+    origin: Origin
+    data: tuple[Data, ...]
+    limits: tuple[str, ...]
+
+
+def read_texts(path: Path) -> Texts:
+    """Read a card's texts.
+
+    Raises:
+        InputError: the file is missing or says something else.
+    """
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=Texts)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): give a card's TOML") from error
+    except msgspec.DecodeError as error:
+        raise InputError(
+            f"{path} is not a card's texts ({error}): compare training/cards"
+        ) from error
+
+
+def to_plain(card: Card) -> dict[str, Any]:
+    """Return the card as JSON's own types, its numbers rounded to what they are good for."""
+    plain: dict[str, Any] = _round(msgspec.to_builtins(card))
+    return plain
+
+
+def describe_data(paths: Mapping[Path, str], texts: Texts) -> tuple[Data, ...]:
+    """Prove the files that were used; ``paths`` say what for.
+
+    Raises:
+        InputError: the texts name no licence for one of them.
+    """
+    return tuple(_describe(path, used_for, texts) for path, used_for in paths.items())
+
+
+def name_of(path: Path) -> str:
+    """Return a data file's name without its suffixes."""
+    return path.name.partition(".")[0]
+
+
+def read_revision(folder: Path) -> str:
+    """Return the git revision of the code, with a mark if it was changed since."""
+    git = shutil.which("git")
+    if git is None:
+        return "unknown (no git here)"
+    revision = _git([git, "rev-parse", "HEAD"], folder)
+    if not revision:
+        return "unknown (not in a git checkout)"
+    changed = _git([git, "status", "--porcelain", "--untracked-files=no"], folder)
+    return f"{revision} (with changes)" if changed else revision
+
+
+def count_unanswerable(rows: Sequence[Labelled]) -> int:
+    """Return how many rows have no answer."""
+    return sum(1 for row in rows if not row.answers)
+
+
+def _describe(path: Path, used_for: str, texts: Texts) -> Data:
+    name = name_of(path)
+    if name not in texts.licences:
+        raise InputError(f"the card's texts give no licence for {name}: add it under [licences]")
+    return Data(path.name, used_for, prove_file(path).sha256, texts.licences[name])
+
+
+def _git(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _round(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {key: _round(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_round(one) for one in value]
+    return value

@@ -1,0 +1,85 @@
+"""`spanmill training export` and `quantize`: the two steps to a graph, each on its own."""
+
+from pathlib import Path
+
+import click
+from tokenizers import Tokenizer
+
+from training.calibrate import find_threshold
+from training.data import load_all, split
+from training.evaluate import Graph, read_rows
+from training.export import check_parity, export_onnx, open_checkpoint
+from training.quantize import Mode, quantize_gated
+from training.samples import SAMPLE
+from training.ship import choose_rows, cut_windows, describe_quantization
+from worker.contracts.family import FAMILIES, WindowSizes
+from worker.reading.windows import Encoder
+from worker.settings import count_cores
+
+existing = click.Path(exists=True, path_type=Path)
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The ONNX file.")
+@click.option("--mask", is_flag=True, help="Take an attention mask, for padded runs.")
+@click.option("--max-window-tokens", default=384, show_default=True)
+def export(checkpoint: str, out: Path, mask: bool, max_window_tokens: int) -> None:
+    """Turn a CHECKPOINT folder (safetensors) into an fp32 ONNX graph with the same logits."""
+    opened = open_checkpoint(checkpoint, WindowSizes(max_window_tokens=max_window_tokens))
+    export_onnx(opened, out, mask=mask)
+    encoder = opened.encoder
+    texts = [(question, context * 6) for question, context in SAMPLE]
+    windows = [
+        window
+        for question, context in texts
+        for window in encoder.encode(question, encoder.tokenize_passage(context)).windows
+    ]
+    difference = check_parity(opened, out, windows)
+    click.echo(
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB, logits differ from torch's by at most"
+        f" {difference:.1e} on {len(windows)} windows"
+    )
+
+
+@click.command()
+@click.argument("graph", type=existing)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The int8 ONNX file.")
+@click.option("--tokenizer", required=True, type=existing, help="Its tokenizer.json.")
+@click.option("--family", default="bert", type=click.Choice(sorted(FAMILIES)), show_default=True)
+@click.option("--mode", type=click.Choice(list(Mode)), default=Mode.DYNAMIC, show_default=True)
+@click.option("--data", "paths", required=True, multiple=True, type=existing, help="Rows.")
+@click.option(
+    "--held-out-share", default=0.04, show_default=True, help="Of passages, for the gate."
+)
+@click.option("--seed", default=13, show_default=True, help="Which passages those are.")
+@click.option("--range-rows", default=300, show_default=True, help="Rows that give ranges.")
+@click.option("--processes", default=None, type=int, help="How many read; default: the cores.")
+def quantize(
+    graph: Path,
+    out: Path,
+    tokenizer: Path,
+    family: str,
+    mode: str,
+    paths: tuple[Path, ...],
+    held_out_share: float,
+    seed: int,
+    range_rows: int,
+    processes: int | None,
+) -> None:
+    """Turn an fp32 GRAPH into int8; nodes that cost too much F1 stay in fp32."""
+    sizes = WindowSizes()
+    parts = split(load_all(paths).rows, held_out_share, seed)
+    encoder = Encoder(Tokenizer.from_file(str(tokenizer)), FAMILIES[family], sizes)
+    windows = cut_windows(choose_rows(parts.train, range_rows), encoder)
+    cores = count_cores() if processes is None else processes
+
+    def score(path: Path) -> float:
+        read = read_rows(Graph(path, tokenizer, family, sizes), parts.held_out, cores)
+        return find_threshold(read)[0]
+
+    gated = quantize_gated(graph, out, Mode(mode), windows, score)
+    click.echo(
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB, {describe_quantization(gated)};"
+        f" held-out F1 {gated.int8_f1:.2f}, fp32 {gated.fp32_f1:.2f}"
+    )

@@ -1,0 +1,124 @@
+"""Scores a graph or a bundle on labelled rows, as the worker reads them, with intervals."""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from training.data import Labelled
+from worker.contracts.bundle import Bundle
+from worker.contracts.family import FAMILIES, WindowSizes
+from worker.contracts.options import ForwardPolicy, ReadingOptions
+from worker.contracts.records import Answer, Example
+from worker.contracts.verdict import Calibration, Logistic
+from worker.reading.reader import Reader
+from worker.reading.sample import read_all
+from worker.reading.scores import Scored, score_best, score_exact, score_f1
+from worker.reading.windows import Encoder
+from worker.session import OnnxScorer
+
+RESAMPLES = 1_000
+#: Confidence is not looked at here: before calibration there is none.
+_UNCALIBRATED = Calibration(Logistic(0.0, 0.0), Logistic(0.0, 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The files that read, and how; small, so that it can be sent to another process."""
+
+    model: Path
+    tokenizer: Path
+    family: str
+    sizes: WindowSizes
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean in percent with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Rows with the answers that a graph gave when it always answered."""
+
+    rows: tuple[Labelled, ...]
+    answers: tuple[Answer, ...]
+
+
+def graph_of(bundle: Bundle) -> Graph:
+    """Return a bundle's graph."""
+    return Graph(bundle.model, bundle.tokenizer, bundle.manifest.family, bundle.manifest.sizes)
+
+
+def read_rows(graph: Graph, rows: Sequence[Labelled], processes: int) -> Read:
+    """Answer every row, always, in so many processes, one window a run on one thread each."""
+    parts = [rows[number::processes] for number in range(processes)]
+    if processes == 1:
+        return Read(tuple(rows), tuple(_read_part(graph, rows)))
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        read = list(pool.map(_read_part, [graph] * processes, parts))
+    answers = tuple(read[number % processes][number // processes] for number in range(len(rows)))
+    return Read(tuple(rows), answers)
+
+
+def to_scored(read: Read, threshold: float | None) -> list[Scored]:
+    """Return what the official rules score: at a threshold on null odds, None to answer always."""
+    return [_to_scored(*pair, threshold) for pair in zip(read.rows, read.answers, strict=True)]
+
+
+def estimate(read: Read, threshold: float | None, seed: int = 13) -> tuple[Estimate, Estimate]:
+    """Return exact match and F1 with their intervals.
+
+    Passages are drawn, not rows: questions on one passage fail together. Source: Efron 1979.
+    """
+    scored = to_scored(read, threshold)
+    passages = {row.context: number for number, row in enumerate(read.rows)}
+    groups = np.unique([passages[row.context] for row in read.rows], return_inverse=True)[1]
+    exact = np.array([score_best(score_exact, one.golds, one.prediction) for one in scored])
+    f1 = np.array([score_best(score_f1, one.golds, one.prediction) for one in scored])
+    return bootstrap(exact, groups, seed), bootstrap(f1, groups, seed)
+
+
+def bootstrap(values: NDArray[np.float64], groups: NDArray[np.int64], seed: int = 13) -> Estimate:
+    """Return the mean of values and its interval when whole groups are drawn with replacement.
+
+    Shapes: ``values`` and ``groups`` are ``(rows,)``; groups count from 0.
+    """
+    count = int(groups.max()) + 1
+    sums = np.bincount(groups, values, count)
+    sizes = np.bincount(groups, minlength=count)
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    means = (draws @ sums) / (draws @ sizes)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(100.0 * float(values.mean()), 100.0 * float(low), 100.0 * float(high))
+
+
+def _read_part(graph: Graph, rows: Sequence[Labelled]) -> list[Answer]:
+    reader = Reader(
+        Encoder(Tokenizer.from_file(str(graph.tokenizer)), FAMILIES[graph.family], graph.sizes),
+        OnnxScorer(graph.model),
+        _UNCALIBRATED,
+        ReadingOptions(null_threshold=None),
+        ForwardPolicy(),
+    )
+    examples = [
+        Example(number, row.id, row.question, row.context) for number, row in enumerate(rows)
+    ]
+    return read_all(reader, examples)
+
+
+def _to_scored(row: Labelled, answer: Answer, threshold: float | None) -> Scored:
+    golds = tuple(gold.text for gold in row.answers)
+    best = "" if answer.best is None else answer.best.text
+    null_odds = float("inf") if answer.null_odds is None else answer.null_odds
+    abstains = threshold is not None and null_odds > threshold
+    return Scored(golds, "" if abstains else best, best, null_odds)

@@ -1,0 +1,179 @@
+"""From a checkpoint to a bundle: export, quantize, calibrate, score, describe, pack."""
+
+import functools
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from training.bundle import Description, pack_bundle
+from training.calibrate import Fit, Honesty, calibrate, find_threshold, judge_all, measure_honesty
+from training.card import Card, Data, Origin, Score, Speed, Texts, to_plain
+from training.data import Labelled
+from training.evaluate import Graph, Read, estimate, read_rows
+from training.export import check_parity, export_onnx, open_checkpoint
+from training.quantize import Gated, Mode, quantize_gated
+from worker.contracts.bundle import Bundle
+from worker.contracts.family import WindowSizes
+from worker.reading.reader import ForwardBatch
+from worker.reading.windows import Encoder, Window
+from worker.session import OnnxScorer
+from worker.telemetry import describe_machine
+
+#: Windows that the parity of the export is proven on.
+PARITY_WINDOWS = 64
+#: Runs that a speed is the median of.
+TIMED_RUNS = 30
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What to make a bundle from.
+
+    ``held_out`` rows, which no training saw, serve the gate and the calibration; ``ranges`` are
+    training rows whose windows give a static graph its ranges. ``reports`` are sets by their
+    names, scored for the card and used for nothing else.
+    """
+
+    checkpoint: str
+    held_out: tuple[Labelled, ...]
+    ranges: tuple[Labelled, ...]
+    reports: Mapping[str, tuple[Labelled, ...]]
+    mode: Mode
+    sizes: WindowSizes
+    processes: int
+
+
+def ship(
+    order: Order, origin: Origin, data: tuple[Data, ...], texts: Texts, out: Path, say: Say
+) -> Bundle:
+    """Make the bundle and put it at ``out``, whole or not at all.
+
+    Raises:
+        UsageError: the checkpoint or the rows cannot be used.
+        JobError: a gate is not passed.
+        WorldError: the disk does not take it.
+    """
+    checkpoint = open_checkpoint(order.checkpoint, order.sizes)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".ship-") as folder:
+        full, small = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        export_onnx(checkpoint, full)
+        windows = cut_windows(order.ranges, checkpoint.encoder)
+        difference = check_parity(checkpoint, full, windows[:PARITY_WINDOWS])
+        say(f"exported: the largest difference of a logit is {difference:.1e}")
+
+        graph = functools.partial(
+            Graph,
+            tokenizer=checkpoint.folder / "tokenizer.json",
+            family=checkpoint.family.name,
+            sizes=order.sizes,
+        )
+        reads: dict[Path, Read] = {}
+
+        def score(path: Path) -> float:
+            reads[path] = read_rows(graph(path), order.held_out, order.processes)
+            f1 = find_threshold(reads[path])[0]
+            say(f"{path.stem}: held-out F1 {f1:.2f}")
+            return f1
+
+        gated = quantize_gated(full, small, order.mode, windows, score)
+        fit = calibrate(reads[small])
+        say(f"calibrated: null threshold {fit.null_threshold:.3f}")
+        reports = {
+            name: read_rows(graph(small), rows, order.processes)
+            for name, rows in order.reports.items()
+        }
+        card = Card(
+            summary=texts.summary,
+            scores=tuple(score_all({"held-out": reads[small], **reports}, fit)),
+            quantization=gated,
+            export_difference=difference,
+            calibration=fit.honesty,
+            honesty={name: look_honest(read, fit) for name, read in reports.items()},
+            size_bytes=small.stat().st_size,
+            speed=measure_speed(small),
+            origin=origin,
+            data=data,
+            limits=texts.limits,
+        )
+        described = Description(
+            name=texts.name,
+            family=checkpoint.family.name,
+            language=texts.language,
+            sizes=order.sizes,
+            null_threshold=fit.null_threshold,
+            calibration=fit.calibration,
+            quantization=describe_quantization(gated),
+            licence=texts.licence,
+            card=to_plain(card),
+        )
+        return pack_bundle(out, small, checkpoint.folder / "tokenizer.json", described)
+
+
+def cut_windows(rows: Sequence[Labelled], encoder: Encoder) -> list[Window]:
+    """Return the windows of rows, at their real lengths."""
+    return [
+        window
+        for row in rows
+        for window in encoder.encode(row.question, encoder.tokenize_passage(row.context)).windows
+    ]
+
+
+def choose_rows(rows: tuple[Labelled, ...], count: int) -> tuple[Labelled, ...]:
+    """Return about so many rows, evenly from all."""
+    return rows[:: max(1, len(rows) // count)][:count]
+
+
+def score_all(reads: Mapping[str, Read], fit: Fit) -> list[Score]:
+    """Score sets: always answering where all have answers, else at three thresholds."""
+    scores = []
+    for name, read in reads.items():
+        settings: dict[str, float | None] = {"always answering": None}
+        if any(not row.answers for row in read.rows):
+            settings = {
+                "stored threshold": fit.null_threshold,
+                "threshold 0": 0.0,
+                "best threshold of this set (an oracle)": find_threshold(read)[1],
+            }
+        for setting, threshold in settings.items():
+            exact, f1 = estimate(read, threshold)
+            scores.append(Score(name, len(read.rows), setting, threshold, exact, f1))
+    return scores
+
+
+def look_honest(read: Read, fit: Fit) -> Honesty:
+    """Measure confidence on a set as a user meets it: abstaining only where some should."""
+    abstains = any(not row.answers for row in read.rows)
+    found = judge_all(read, fit.null_threshold if abstains else None, fit.calibration)
+    return measure_honesty([one for one, _ in found], [right for _, right in found])
+
+
+def measure_speed(model: Path) -> Speed:
+    """Time windows of two lengths on one thread."""
+    scorer = OnnxScorer(model)
+    short, full = (_time_window(scorer, tokens) for tokens in (170, 384))
+    return Speed(describe_machine().cpu, short, full)
+
+
+def describe_quantization(gated: Gated) -> str:
+    """Say in a line how the graph was quantized."""
+    kept = f", {len(gated.kept)} nodes in fp32: {', '.join(gated.kept)}" if gated.kept else ""
+    return f"{gated.mode} int8, unsigned activations x signed weights, per channel{kept}"
+
+
+def _time_window(scorer: OnnxScorer, tokens: int) -> float:
+    ids = np.random.default_rng(0).integers(5, 100, (1, tokens))
+    types = (np.arange(tokens)[None] > 16).astype(np.int64)
+    batch = ForwardBatch(ids, types, np.ones_like(ids))
+    times = []
+    for _ in range(TIMED_RUNS):
+        start = time.perf_counter()
+        scorer.score(batch)
+        times.append((time.perf_counter() - start) * 1e3)
+    return float(np.median(times))
