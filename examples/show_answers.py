@@ -58,8 +58,8 @@ def print_scores(console: Console, answers: Path) -> None:
     )
     scores = json.loads(told.stdout)
     console.print(
-        f"score    exact {scores['exact']:.1f}, F1 {scores['f1']:.1f} of {scores['total']} questions"
-        f" (answerable: F1 {scores['has_answer']['f1']:.1f};"
+        f"score    exact {scores['exact']:.1f}, F1 {scores['f1']:.1f} of {scores['total']}"
+        f" questions (answerable: F1 {scores['has_answer']['f1']:.1f};"
         f" unanswerable: {scores['no_answer']['f1']:.1f})"
     )
 
