@@ -1,7 +1,11 @@
 """The answers file: its footer, its parts, and putting it in place in one step."""
 
+import contextlib
+import fcntl
 import os
 import shutil
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from worker.contracts.errors import UsageError
+from worker.contracts.shard import write_rows
 from worker.contracts.store import sync_folder
 from worker.contracts.verdict import Calibration
 
 PART_ROWS = 1_000_000
 GROUP_ROWS = 65_536
 GROUP_BYTES = 32 * 1024 * 1024
+VERSION = 1
 _META = b"spanmill"
+_SCRATCH = ".spanmill-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,9 @@ def list_parts(path: Path) -> list[Path]:
         UsageError: there is none.
     """
     parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
-    if not parts or not parts[0].is_file():
+    if path.is_dir() and not parts:
+        raise UsageError(f"the folder {path} holds no parts of answers: check the path")
+    if not parts[0].is_file():
         raise UsageError(f"the answers {path} do not exist: check the path")
     return parts
 
@@ -77,9 +86,13 @@ class AnswerWriter:
         self._next_part()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._writer.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+            self._writer.close()
+            return
+        with contextlib.suppress(OSError, pa.ArrowException):  # the file is thrown away
+            self._writer.close()
 
     def write(self, table: pa.Table) -> None:
         """Append rows; they reach the disk a row group at a time."""
@@ -106,10 +119,40 @@ class AnswerWriter:
 
     def _flush(self) -> None:
         if self._waiting_rows:
-            table = pa.concat_tables(self._waiting).unify_dictionaries().combine_chunks()
-            self._writer.write_table(table.replace_schema_metadata(self._schema.metadata))
+            table = pa.concat_tables(self._waiting)
+            write_rows(self._writer, table.replace_schema_metadata(self._schema.metadata))
         self._part_rows += self._waiting_rows
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+
+
+@contextlib.contextmanager
+def scratch_folder(output: str, owner: str) -> Iterator[Path]:
+    """Make a folder beside the output, and remove it at the end.
+
+    Those of the same owner that a killed process left behind go, too: death let go of their locks.
+    """
+    beside = Path(output.rstrip("/")).absolute().parent
+    beside.mkdir(parents=True, exist_ok=True)
+    for left in beside.glob(f"{_SCRATCH}{owner}-*"):
+        with contextlib.suppress(OSError), _locked(left):
+            shutil.rmtree(left, ignore_errors=True)
+    scratch = beside / f"{_SCRATCH}{owner}-{uuid.uuid4().hex}"
+    scratch.mkdir()
+    try:
+        with _locked(scratch):
+            yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_free(output: str, *, overwrite: bool) -> None:
@@ -133,6 +176,7 @@ def put_in_place(made: Path, output: str) -> None:
     for part in made.iterdir():
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
+    sync_folder(made)
     if not output.endswith("/"):
         next(made.iterdir()).replace(final)
     else:

@@ -21,7 +21,7 @@ _STAGES = ("queue_ms", "tokenize_ms", "inference_ms", "decode_ms")
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
-    """Milliseconds that half, 95 and 99 of a hundred rows stayed below."""
+    """Milliseconds that half, 95 and 99 of a hundred rows did not exceed (nearest rank)."""
 
     p50: float
     p95: float

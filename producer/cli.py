@@ -57,16 +57,18 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="spanmill", message="%(version)s")
-@click.option("--debug", is_flag=True, envvar="SPANMILL_DEBUG", help="Print tracebacks.")
+@click.option("--debug", is_flag=True, help="Print tracebacks.  [also: SPANMILL_DEBUG=1]")
 def spanmill(**_: bool) -> None:
     """Answer questions over passages in bulk: Parquet in, spans with confidence out."""
 
 
-# `main` reads --debug itself: it must hold whatever goes wrong, parsing the options too.
+# `main` reads --debug itself: it must hold whatever goes wrong, parsing the options too, and
+# wherever it stands.
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(_run(given, debug="--debug" in given or bool(os.environ.get("SPANMILL_DEBUG"))))
+    debug = "--debug" in given or os.environ.get("SPANMILL_DEBUG", "") not in ("", "0")
+    sys.exit(_run([one for one in given if one != "--debug"], debug=debug))
 
 
 def _run(arguments: list[str], *, debug: bool) -> int:

@@ -4,8 +4,6 @@ One shard is held at a time. The answers are written beside their place and rena
 output file is always a whole one.
 """
 
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,13 +14,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from producer.answers import PART_ROWS, AnswersMeta, AnswerWriter, encode_meta, put_in_place
+from producer.answers import (
+    PART_ROWS,
+    VERSION,
+    AnswersMeta,
+    AnswerWriter,
+    encode_meta,
+    put_in_place,
+    scratch_folder,
+)
 from producer.books import Books, Summary
+from producer.tables import pick_rows
 from worker.contracts.bundle import MANIFEST, parse_manifest
 from worker.contracts.errors import JobError, WorldError
 from worker.contracts.folder import JobFolder
-from worker.contracts.job import JobManifest
-from worker.contracts.shard import ANSWER_SCHEMA, decode_schema, open_shard
+from worker.contracts.job import BUNDLES, JobManifest
+from worker.contracts.shard import ANSWER_SCHEMA, decode_schema, read_shard, write_rows
 
 
 def collect(folder: JobFolder, manifest: JobManifest, output: str, *, partial: bool) -> Summary:
@@ -34,39 +41,37 @@ def collect(folder: JobFolder, manifest: JobManifest, output: str, *, partial: b
         JobError: a batch is missing.
         WorldError: the output cannot be written.
     """
-    scratch = Path(output.rstrip("/")).absolute().parent / f".spanmill-{uuid.uuid4().hex}"
     try:
-        scratch.mkdir(parents=True)
-        part_rows = PART_ROWS if output.endswith("/") else float("inf")
-        books = _write_all(folder, manifest, scratch, part_rows, partial=partial)
-        summary = books.summarize(output)
-        put_in_place(scratch / "answers", output)
-        for name in ("errors.parquet", "stats.parquet"):
-            folder.store.put_file(f"{folder.job}/{name}", scratch / name)
-        raw = msgspec.json.format(msgspec.json.encode(summary), indent=1)
-        (scratch / "summary.json").write_bytes(raw + b"\n")
-        folder.store.put_file(f"{folder.job}/summary.json", scratch / "summary.json")
+        with scratch_folder(output, folder.job) as scratch:
+            part_rows = PART_ROWS if output.endswith("/") else float("inf")
+            books = _write_all(folder, manifest, scratch, part_rows, partial=partial)
+            summary = books.summarize(output)
+            raw = msgspec.json.format(msgspec.json.encode(summary), indent=1)
+            (scratch / "summary.json").write_bytes(raw + b"\n")
+            put_in_place(scratch / "answers", output)
+            for name in ("errors.parquet", "stats.parquet", "summary.json"):
+                folder.store.put_file(f"{folder.job}/{name}", scratch / name)
     except OSError as error:
+        why = str(error) if error.strerror is None else error.strerror
         raise WorldError(
-            f"cannot write the answers to {output} ({error.strerror}): make room or allow it, then"
-            f" run `spanmill resume {folder.job}`"
+            f"cannot write the answers to {output} ({why}): make room or allow it, then run"
+            f" `spanmill resume {folder.job}`"
         ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return summary
 
 
 def make_meta(folder: JobFolder, manifest: JobManifest) -> AnswersMeta:
     """Gather the footer from the job's manifest and its bundle's."""
-    key = f"bundles/{manifest.bundle}/{MANIFEST}"
+    key = f"{BUNDLES}/{manifest.bundle}/{MANIFEST}"
     raw = folder.store.read(key)
     if raw is None:
         raise JobError(
-            f"{key} is missing beside the job {folder.job}: resume the job to restore it"
+            f"{key} is missing beside the job {folder.job}: give the job's whole command again to"
+            " restore it"
         )
     bundle = parse_manifest(raw, key)
     return AnswersMeta(
-        version=1,
+        version=VERSION,
         job=manifest.job,
         bundle=manifest.bundle,
         bundle_name=manifest.bundle_name,
@@ -112,10 +117,11 @@ def overlay(base: Iterator[pa.Table], patches: Iterator[pa.Table]) -> Iterator[p
 def _replace(table: pa.Table, patch: pa.Table) -> pa.Table:
     if not patch.num_rows:
         return table
-    places = np.searchsorted(table.column("row").to_numpy(), patch.column("row").to_numpy())
+    rows, patched = table.column("row").to_numpy(), patch.column("row").to_numpy()
+    there = np.flatnonzero(np.isin(patched, rows))  # a base collected in part may lack some
     order = np.arange(table.num_rows)
-    order[places] = table.num_rows + np.arange(patch.num_rows)
-    return pa.concat_tables([table, patch]).unify_dictionaries().take(pa.array(order))
+    order[np.searchsorted(rows, patched[there])] = table.num_rows + there
+    return pick_rows(pa.concat_tables([table, patch]), order)
 
 
 def _iter_shards(
@@ -123,8 +129,7 @@ def _iter_shards(
 ) -> Iterator[pa.Table]:
     numbers = folder.iter_done() if partial else iter(range(manifest.batches))
     for number in numbers:
-        meta, file = open_shard(folder.need_shard(number))
-        table = file.read()
+        meta, table = read_shard(folder.need_shard(number))
         if books is not None:
             books.enter(meta.stats)
         yield table.replace_schema_metadata(None)
@@ -143,17 +148,19 @@ def _write_all(
             pq.ParquetWriter(scratch / "errors.parquet", _error_schema(kept))
         )
         for table in iter_answers(folder, manifest, books, partial=partial):
-            rows = table.column("row")
-            if not partial and rows[0].as_py() != expected:
+            rows = table.column("row").to_numpy()
+            if not partial and not np.array_equal(rows, expected + np.arange(len(rows))):
                 raise JobError(
-                    f"the shards of {folder.job} do not join at row {expected}: resume the job"
+                    f"the shards of {folder.job} do not join at row {expected}: delete its folder"
+                    " and begin anew"
                 )
-            expected = rows[-1].as_py() + 1
+            expected = int(rows[-1]) + 1
             books.count(table)
             answers.write(table)
-            failed = table.filter(pc.equal(table.column("status").cast(pa.string()), "error"))
-            if failed.num_rows:
-                errors.write_table(_to_errors(failed, books.attempts, kept))
+            failed = pc.equal(table.column("status").cast(pa.string()), "error").to_numpy()
+            if failed.any():
+                bad = pick_rows(table, np.flatnonzero(failed))
+                write_rows(errors, _to_errors(bad, books.attempts, kept))
     return books
 
 

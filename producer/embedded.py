@@ -1,10 +1,8 @@
 """Run a job to its end on this machine: feed the embedded fleet, collect, say how it ended."""
 
-import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,22 +14,32 @@ from numpy.typing import NDArray
 
 from producer.books import Summary
 from producer.collect import collect
+from producer.diary import Diary
+from producer.lock import hold, name_command
 from producer.plan import reopen
 from producer.progress import Progress
 from producer.source import select_rows, stream_batches, stream_rows
-from worker.contracts.errors import JobError, WorldError
+from producer.status import StatusReader
+from worker.attempts import OutgoingBatch
+from worker.contracts.errors import JobError, SpanmillError, WorldError
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest, State
 from worker.contracts.shard import encode_payload
 from worker.contracts.store import LocalStore
-from worker.local import FleetOptions, Hooks, OutgoingBatch, run_fleet
+from worker.local import (
+    FIRST_BACKOFF_SECONDS,
+    LONGEST_BACKOFF_SECONDS,
+    FleetOptions,
+    Hooks,
+    run_fleet,
+)
 from worker.task import Done, Tools
 from worker.tools import JobTools, open_tools
 
-#: Rows that must be done before the ratio of errors can stop a job.
-RATIO_AFTER_ROWS = 100
+#: Temporary files that are older were left behind by a process that was killed.
+LEFT_BEHIND_SECONDS = 3600.0
 #: How often a running job looks whether somebody cancelled it.
-CANCEL_POLL_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error
@@ -40,7 +48,11 @@ class Interrupted(Exception):  # noqa: N818  it is no error
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a job. ``make_tools`` is what the answering processes open."""
+    """One run of a job. ``make_tools`` is what the answering processes open.
+
+    ``interrupted`` is asked while they answer, which is while ``listening`` is entered; at other
+    times an interrupt has to raise KeyboardInterrupt.
+    """
 
     root: Path
     folder: JobFolder
@@ -50,10 +62,12 @@ class Run:
     progress: Progress
     interrupted: Callable[[], bool]
     make_tools: Callable[[JobTools], Tools] = open_tools
+    listening: Callable[[], AbstractContextManager[None]] = nullcontext
+    hang_seconds: float = 300.0
 
 
 def run_job(run: Run) -> Summary:
-    """Answer what is not answered yet, then collect.
+    """Answer what is not answered yet, then collect; hold the job meanwhile.
 
     Raises:
         Interrupted: the user stopped it.
@@ -61,71 +75,44 @@ def run_job(run: Run) -> Summary:
         WorldError: the job's folder or the output cannot be written.
     """
     with hold(run.root, run.folder.job):
-        LocalStore(run.root).sweep(older_than_seconds=3600, now=time.time())
-        run.folder.put_event(State.RUNNING)
-        try:
-            _answer(run)
-            summary = collect_job(run.folder, run.manifest, run.manifest.output)
-        except (JobError, WorldError) as error:
-            if run.folder.read_state() != State.CANCELLED:
-                _note(run.folder, State.FAILED, str(error))
-            raise
-    return summary
+        return run_held(run, Diary(run.folder))
+
+
+def run_held(run: Run, diary: Diary) -> Summary:
+    """Do the same for a job that is held already, by the diary's writer."""
+    LocalStore(run.root).sweep(LEFT_BEHIND_SECONDS, time.time())
+    run.folder.put_event(State.RUNNING)
+    try:
+        _answer(run, diary)
+        _check_ratio(run)
+        return _collect(run, diary)
+    except (Interrupted, KeyboardInterrupt):
+        diary.note(State.PAUSED, "interrupted")
+        raise
+    except SpanmillError as error:
+        cancelled = diary.was_cancelled()
+        diary.note(
+            State.CANCELLED if cancelled else State.FAILED, None if cancelled else str(error)
+        )
+        raise
 
 
 def collect_job(folder: JobFolder, manifest: JobManifest, output: str) -> Summary:
     """Collect a job whose batches are all done, and close it.
 
     Raises:
-        JobError: a batch is missing, or too many rows are errors.
+        JobError: a batch is missing.
+        WorldError: the output cannot be written.
     """
     folder.put_event(State.COLLECTING)
     summary = collect(folder, manifest, output, partial=False)
-    limit = manifest.max_error_ratio
-    if limit is not None and summary.errors > limit * max(summary.rows, 1):
-        raise JobError(
-            f"{summary.errors} of {summary.rows} rows are errors, more than --max-error-ratio"
-            f" {limit} allows: see {folder.job}/errors.parquet in the jobs' folder"
-        )
     folder.put_event(State.COMPLETED_WITH_ERRORS if summary.errors else State.COMPLETED)
     return summary
 
 
-@contextmanager
-def hold(root: Path, job: str) -> Iterator[None]:
-    """Hold the job, so that two commands do not run it at once; death lets go of it.
-
-    Raises:
-        JobError: another process holds it.
-    """
-    path = root / job / "lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise WorldError(
-            f"cannot write {path} ({error.strerror}): allow it, or use another --jobs-root"
-        ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise JobError(
-                f"the job {job} is being run by another command: follow it with"
-                f" `spanmill watch {job} --jobs-root {root}`"
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def is_held(root: Path, job: str) -> bool:
-    """Say whether a command runs the job right now."""
-    try:
-        with hold(root, job):
-            return False
-    except JobError:
-        return True
+def is_answered(folder: JobFolder, manifest: JobManifest) -> bool:
+    """Say whether all batches have their shards."""
+    return sum(1 for _ in folder.iter_done()) == manifest.batches
 
 
 def job_rows(manifest: JobManifest, root: Path) -> Iterator[pa.Table]:
@@ -149,89 +136,129 @@ def read_error_rows(root: Path, job: str) -> NDArray[np.int64]:
     return rows
 
 
-def _answer(run: Run) -> None:
+def _answer(run: Run, diary: Diary) -> None:
     manifest = run.manifest
+    if is_answered(run.folder, manifest):
+        return
     recipe = JobTools(
         run.root, manifest.bundle, manifest.reading, manifest.forward, manifest.provider
     )
     options = FleetOptions(
         workers=max(1, min(run.workers, manifest.batches)),
         open_tools=partial(run.make_tools, recipe),
+        hang_seconds=run.hang_seconds,
         max_pause_seconds=run.max_pause_seconds,
     )
-    watch = _Watch(run)
-    with run.progress:
-        finished = run_fleet(_outgoing(run), options, watch.hooks())
+    watch = _Watch(run, diary)
+    with run.listening(), run.progress:
+        try:
+            finished = run_fleet(_outgoing(run, watch), options, watch.hooks())
+        except WorldError as error:
+            again = name_command("resume", run.root, manifest.job)
+            raise JobError(f"{error}, then run `{again}`") from error
+    if diary.was_cancelled():
+        again = name_command("resume", run.root, manifest.job)
+        raise JobError(
+            f"the job {manifest.job} was cancelled: what is done is kept, `{again}` goes on"
+        )
     if not finished:
-        if watch.cancelled:
-            run.folder.put_event(State.CANCELLED)
-            raise JobError(
-                f"the job {manifest.job} was cancelled; what is done is kept: `spanmill resume"
-                f" {manifest.job}` goes on"
-            )
         raise Interrupted
 
 
-def _outgoing(run: Run) -> Iterator[OutgoingBatch]:
+def _outgoing(run: Run, watch: "_Watch") -> Iterator[OutgoingBatch]:
     """Yield the batches that have no shard yet."""
     done: frozenset[int] = frozenset()
     rows = job_rows(run.manifest, run.root)
     for number, table in enumerate(stream_batches(rows, run.manifest.cut)):
         if number % 1000 == 0:
             done = run.folder.list_done(number // 1000)
-        if number in done:
-            run.progress.skip(table.num_rows)
-        else:
+        if number not in done:
             numbers = table.column("row").to_pylist()
             yield OutgoingBatch(number, numbers, encode_payload(run.manifest.job, number, table))
+        elif watch.stopping():
+            raise Interrupted
+        else:
+            run.progress.skip(table.num_rows)
 
 
 class _Watch:
     """Hears the fleet: counts, writes events, and says when to stop."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, diary: Diary) -> None:
         self._run = run
-        self._rows = self._errors = 0
+        self._diary = diary
+        self._limit = _count_errors_allowed(run.manifest)
+        self._errors = 0 if self._limit is None else _count_errors(run)
         self._looked_at = time.monotonic()
-        self.cancelled = False
+        self._cancelled = False
 
     def hooks(self) -> Hooks:
-        return Hooks(self._done, self._paused, self._resumed, self._stopping)
+        return Hooks(self._done, self._paused, self._resumed, self.stopping)
 
-    def _done(self, done: Done) -> None:
+    def stopping(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked_at > LOOK_SECONDS:
+            self._looked_at = now
+            self._diary.catch_up()
+            self._cancelled = self._diary.was_cancelled()
+        return self._cancelled or self._run.interrupted()
+
+    def _done(self, batch: OutgoingBatch, done: Done) -> None:
         if done.stats is None:
+            self._run.progress.skip(len(batch.rows))
             return
-        self._rows += done.stats.rows
         self._errors += done.stats.errors
         self._run.progress.advance(done.stats.rows, done.stats.errors)
-        limit = self._run.manifest.max_error_ratio
-        if limit is None or self._rows < RATIO_AFTER_ROWS:
-            return
-        if self._errors > limit * self._run.manifest.rows:
-            raise JobError(
-                f"{self._errors} of the first {self._rows} rows are errors, more than"
-                f" --max-error-ratio {limit} of all allows: look at the input"
-            )
+        if self._limit is not None and self._errors > self._limit:
+            raise JobError(_too_many(self._run, self._errors))
 
     def _paused(self, reason: str) -> None:
-        _note(self._run.folder, State.PAUSED, reason)
+        self._diary.note(State.PAUSED, reason)
         self._run.progress.say(f"paused: {reason}; the job goes on by itself")
 
     def _resumed(self) -> None:
-        _note(self._run.folder, State.RUNNING, None)
+        self._diary.note(State.RUNNING)
         self._run.progress.say("going on")
 
-    def _stopping(self) -> bool:
-        now = time.monotonic()
-        if now - self._looked_at > CANCEL_POLL_SECONDS:
-            self._looked_at = now
-            self.cancelled = self._run.folder.read_state() == State.CANCELLING
-        return self.cancelled or self._run.interrupted()
+
+def _count_errors_allowed(manifest: JobManifest) -> float | None:
+    ratio = manifest.max_error_ratio
+    return None if ratio is None else ratio * manifest.rows
 
 
-def _note(folder: JobFolder, state: State, reason: str | None) -> None:
-    """Write an event if that can be done: the disk may be what is broken."""
-    try:
-        folder.put_event(state, reason)
-    except WorldError:
-        return
+def _count_errors(run: Run) -> int:
+    return StatusReader(run.root, run.folder).read().errors
+
+
+def _check_ratio(run: Run) -> None:
+    """Refuse to collect a job with too many errors: its output would look like a good one's."""
+    allowed = _count_errors_allowed(run.manifest)
+    if allowed is not None and (errors := _count_errors(run)) > allowed:
+        raise JobError(_too_many(run, errors))
+
+
+def _too_many(run: Run, errors: int) -> str:
+    look = name_command("collect", run.root, run.manifest.job)
+    return (
+        f"{errors} of {run.manifest.rows} rows are errors, more than --max-error-ratio"
+        f" {run.manifest.max_error_ratio:g} allows: look at them with"
+        f" `{look} --partial --out FILE`"
+    )
+
+
+def _collect(run: Run, diary: Diary) -> Summary:
+    """Collect, and when the world is in the way try again until it has been so for too long."""
+    began = time.monotonic()
+    backoff = FIRST_BACKOFF_SECONDS
+    while True:
+        try:
+            return collect_job(run.folder, run.manifest, run.manifest.output)
+        except WorldError as error:
+            left = began + run.max_pause_seconds - time.monotonic()
+            if left <= 0 or diary.was_cancelled():
+                raise
+            if backoff == FIRST_BACKOFF_SECONDS:
+                diary.note(State.PAUSED, str(error))
+                run.progress.say(f"paused: {error}; the job goes on by itself")
+        time.sleep(min(backoff, left))
+        backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from producer.plan import Request
+from producer.source import choose_id_column, find_files
 from worker.contracts.bundle import find_bundle, load_bundle
 from worker.contracts.job import Columns
 from worker.contracts.options import ReadingOptions
@@ -16,24 +17,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: Every option can come from the environment: SPANMILL_ and its name.
 PREFIX = "SPANMILL"
+#: Used where nobody names one and a file has it; else the row number is the id.
+DEFAULT_ID_COLUMN = "id"
 
 
-class Threshold(click.ParamType[float]):
-    """A number in logits, or "inf" to answer always."""
+def read_threshold(text: str) -> float:
+    """Return a number in logits, or infinity for "inf": answer always.
 
-    name = "number"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the number; not a number and minus infinity mean nothing here."""
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if math.isnan(number) or number == -math.inf:
-            self.fail(f"{value!r} is neither a number nor inf", param, ctx)
-        return number
+    Raises:
+        click.BadParameter: it is neither; minus infinity means nothing here.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number) or number == -math.inf:
+        raise click.BadParameter(f"{text!r} is neither a number nor inf")
+    return number
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
@@ -54,13 +54,14 @@ _SHARED = (
     click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
     option("--out", "output", required=True, help="Parquet file, or a folder if it ends in /."),
     option("--bundle", metavar="PATH|NAME", help="Model bundle.  [default: the one shipped]"),
-    option("--id-column", default="id", help="Column of ids; '' if there is none."),
+    option("--id-column", help="Column of ids; '' for none.  [default: id, if there is one]"),
     option("--question-column", default="question", help="Column of questions."),
     option("--context-column", default="context", help="Column of passages."),
     option("--keep", multiple=True, metavar="COLUMN", help="Carry a column through; repeatable."),
     option(
         "--null-threshold",
-        type=Threshold(),
+        type=read_threshold,
+        metavar="NUMBER",
         help="Null odds above it are unanswerable; inf: answer always.  [default: the bundle's]",
     ),
     option("--top-k", default=0, type=click.IntRange(0, 20), help="Alternatives of each row."),
@@ -110,6 +111,7 @@ def make_request(given: Mapping[str, Any], versions: dict[str, str]) -> Request:
 
     Raises:
         BundleError: there is no such bundle, or it is damaged.
+        InputError: no id column is named, and a file to look for one in cannot be read.
     """
     bundle = load_bundle(find_bundle(given["bundle"]))
     threshold = given["null_threshold"]
@@ -119,7 +121,7 @@ def make_request(given: Mapping[str, Any], versions: dict[str, str]) -> Request:
         inputs=tuple(given["inputs"]),
         output=given["output"],
         columns=Columns(
-            id=given["id_column"] if given["id_column"] else None,
+            id=_choose_id(given["id_column"], tuple(given["inputs"])),
             question=given["question_column"],
             context=given["context_column"],
             keep=tuple(dict.fromkeys(given["keep"])),
@@ -137,3 +139,9 @@ def make_request(given: Mapping[str, Any], versions: dict[str, str]) -> Request:
         job=given["job"],
         versions=versions,
     )
+
+
+def _choose_id(named: str | None, inputs: tuple[str, ...]) -> str | None:
+    if named is None:
+        return choose_id_column(find_files(inputs), DEFAULT_ID_COLUMN)
+    return named if named else None

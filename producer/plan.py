@@ -14,7 +14,7 @@ from producer.scan import Scan, prove_input
 from producer.source import Source, find_files, open_source
 from worker.contracts.bundle import MANIFEST, Bundle
 from worker.contracts.errors import JobError, UsageError
-from worker.contracts.job import VERSION, Columns, JobManifest, check_job_id
+from worker.contracts.job import BUNDLES, VERSION, Columns, JobManifest, check_job_id
 from worker.contracts.options import ForwardPolicy, ReadingOptions
 from worker.contracts.shard import encode_schema
 from worker.contracts.store import Store
@@ -49,7 +49,7 @@ def name_job(request: Request) -> str:
     inputs = tuple(os.path.abspath(one) for one in request.inputs)  # noqa: PTH100  of globs too
     what = (
         inputs,
-        os.path.abspath(request.output),  # noqa: PTH100  a URL one day
+        absolute_output(request.output),
         request.columns,
         request.reading,
         request.bundle.manifest.name,
@@ -59,7 +59,8 @@ def name_job(request: Request) -> str:
     stem = "".join(
         char if char.isascii() and char.isalnum() else "-" for char in Path(request.output).stem
     )
-    return f"{stem.lower().strip('-')[:40] or 'job'}-{digest[:10]}"
+    stem = stem.lower().strip("-")[:40]
+    return f"{stem if stem else 'job'}-{digest[:10]}"
 
 
 def check_output(request: Request, files: tuple[Path, ...]) -> None:
@@ -68,24 +69,38 @@ def check_output(request: Request, files: tuple[Path, ...]) -> None:
     Raises:
         UsageError: it is an input, lies in an input's folder, or its folder is not writable.
     """
-    output = Path(request.output).absolute()
-    folders = [Path(one).absolute() for one in request.inputs if Path(one).is_dir()]
-    if output in files or any(output.is_relative_to(folder) for folder in folders):
+    check_place(request.output)
+    output = Path(request.output).resolve()  # by a link too, an input must not be overwritten
+    folders = [Path(one).resolve() for one in request.inputs if Path(one).is_dir()]
+    if output in [path.resolve() for path in files] or any(map(output.is_relative_to, folders)):
         raise UsageError(f"the output {output} lies in the input: write it somewhere else")
-    if output.is_dir() and not request.output.endswith("/"):
-        raise UsageError(f"the output {output} is a folder: end it in / for a folder of parts")
     check_writable(output.parent, "the output's folder", "--out")
 
 
+def check_place(output: str) -> None:
+    """Refuse an output that is no file, or no folder, as its name says.
+
+    Raises:
+        UsageError: it is a URL, or a folder and does not end in a slash, or the reverse.
+    """
+    path = Path(output)
+    if "://" in output:
+        raise UsageError(f"the output {output} is a URL: write to a disk, then copy it there")
+    if path.is_dir() and not output.endswith("/"):
+        raise UsageError(f"the output {output} is a folder: end it in / for a folder of parts")
+    if path.is_file() and output.endswith("/"):
+        raise UsageError(f"the output {output} is a file: leave out the / at its end")
+
+
 def check_writable(folder: Path, what: str, option: str) -> None:
-    """Write a file there and remove it again.
+    """Write a file there, or where the folder would be made, and remove it again.
 
     Raises:
         UsageError: that failed.
     """
+    there = next((one for one in (folder, *folder.parents) if one.exists()), folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise UsageError(
@@ -130,7 +145,7 @@ def make_manifest(request: Request, source: Source, found: Scan) -> JobManifest:
         reading=request.reading,
         forward=choose_forward(request.provider),
         provider=request.provider,
-        output=request.output if "://" in request.output else _absolute(request.output),
+        output=absolute_output(request.output),
         max_error_ratio=request.max_error_ratio,
         versions={} if request.versions is None else request.versions,
     )
@@ -147,18 +162,23 @@ def check_same(manifest: JobManifest, request: Request) -> None:
         columns=request.columns,
         reading=request.reading,
         bundle=request.bundle.digest,
-        output=_absolute(request.output),
+        output=absolute_output(request.output),
     )
     if asked.bundle != manifest.bundle:
         raise JobError(
             f"the job {manifest.job} began with another bundle ({manifest.bundle[:12]}): give that"
             " one, or begin anew with --overwrite or another --job-id"
         )
-    files = {file.path for file in manifest.inputs}
-    if asked != manifest or {str(path) for path in find_files(request.inputs)} != files:
+    if asked != manifest:
         raise JobError(
-            f"{manifest.job!r} is the id of another job (other inputs, output or options):"
+            f"{manifest.job!r} is the id of another job (other columns, output or options):"
             " choose another --job-id"
+        )
+    files = [str(path) for path in find_files(request.inputs)]
+    if files != [file.path for file in manifest.inputs]:
+        raise JobError(
+            f"{manifest.job!r} is the id of another job, or files have come to its inputs or gone"
+            " since it began: put them back, or begin anew with --overwrite or another --job-id"
         )
 
 
@@ -175,7 +195,7 @@ def reopen(manifest: JobManifest) -> Source:
 def publish_bundle(store: Store, bundle: Bundle) -> None:
     """Copy the bundle to where the job's workers find it by its digest, its manifest last."""
     for name in [*bundle.manifest.files, MANIFEST]:
-        key = f"bundles/{bundle.digest}/{name}"
+        key = f"{BUNDLES}/{bundle.digest}/{name}"
         if not store.exists(key):
             store.put_new(key, (bundle.folder / name).read_bytes())
 
@@ -185,7 +205,8 @@ def choose_forward(provider: str) -> ForwardPolicy:
     return ForwardPolicy() if provider == "cpu" else ForwardPolicy(max_windows=64)
 
 
-def _absolute(output: str) -> str:
+def absolute_output(output: str) -> str:
+    """Return an output's whole path; a slash at its end says that it is a folder, and stays."""
     return os.path.abspath(output) + ("/" if output.endswith("/") else "")  # noqa: PTH100
 
 

@@ -40,6 +40,10 @@ class Progress:
         task = self._bar.tasks[0]
         self._bar.reset(self._task, completed=int(task.completed) + rows, start=True)
 
+    def resize(self, rows: int) -> None:
+        """Take another number of rows in all, learned since."""
+        self._bar.update(self._task, total=rows)
+
     def advance(self, rows: int, errors: int) -> None:
         """Count rows that this run has done."""
         self._errors += errors
@@ -53,4 +57,4 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a line above the bar, also where there is no terminal."""
-        self._console.print(f"spanmill: {line}", highlight=False, markup=False)
+        self._console.print(f"spanmill: {line}", highlight=False, markup=False, soft_wrap=True)

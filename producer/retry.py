@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 from producer.embedded import job_rows, read_error_rows
+from producer.plan import absolute_output
 from producer.source import count_text_bytes
 from worker.contracts.errors import JobError
 from worker.contracts.folder import JobFolder
-from worker.contracts.job import DONE, JobManifest, choose_cut, cut_batches
+from worker.contracts.job import DONE, LONGEST_ID, JobManifest, choose_cut, cut_batches
 
 
 def make_retry(parent: JobFolder, root: Path, output: str | None) -> JobManifest | None:
@@ -30,13 +32,22 @@ def make_retry(parent: JobFolder, root: Path, output: str | None) -> JobManifest
     cut = choose_cut(rows, None)
     child = replace(
         manifest,
-        job=f"{parent.job[:57]}-retry",
+        job=name_retry(parent.job),
         parent=parent.job,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         rows=rows,
         cut=cut,
-        output=manifest.output if output is None else str(Path(output).absolute()),
+        output=manifest.output if output is None else absolute_output(output),
         max_error_ratio=None,
     )
     sizes = (size for chunk in job_rows(child, root) for size in count_text_bytes(chunk))
     return replace(child, batches=sum(1 for _ in cut_batches(sizes, cut)))
+
+
+def name_retry(parent: str) -> str:
+    """Return the id of the job that retries another's errors: another one for each other job."""
+    name = f"{parent}-retry"
+    if len(name) <= LONGEST_ID:
+        return name
+    digest = sha256(parent.encode()).hexdigest()[:10]
+    return f"{parent[: LONGEST_ID - 17]}-{digest}-retry"

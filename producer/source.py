@@ -16,17 +16,12 @@ from numpy.typing import NDArray
 
 from producer import json_source, parquet_source
 from producer.raw import RawChunk
+from producer.tables import compact, pick_rows
 from worker.contracts.errors import InputError
 from worker.contracts.job import Columns, Cut, cut_batches
 from worker.contracts.shard import ANSWER_SCHEMA, EXAMPLE_SCHEMA
 
-SUFFIXES = {
-    ".parquet": parquet_source,
-    ".pq": parquet_source,
-    ".json": json_source,
-    ".jsonl": json_source,
-    ".ndjson": json_source,
-}
+PARQUET_ENDINGS = (".parquet", ".pq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +42,10 @@ def find_files(inputs: Sequence[str]) -> tuple[Path, ...]:
     files = [path for one in inputs for path in _expand(one)]
     for path in files:
         if _format(path) is None:
-            known = ", ".join(SUFFIXES)
-            raise InputError(f"{path} has no known ending: name it one of {known} (or with .gz)")
+            known = (
+                f"{', '.join(PARQUET_ENDINGS)}, or {', '.join(json_source.ENDINGS)} (or .gz of it)"
+            )
+            raise InputError(f"{path} has no known ending: name it {known}")
     return tuple(files)
 
 
@@ -64,13 +61,22 @@ def open_source(files: Sequence[Path], columns: Columns) -> Source:
             f"--keep {clashes[0]} has the name of an output column: rename it in the input"
         )
     schemas = [_reader(path).check(path, columns) for path in files]
+    kept = schemas[0]
     for path, schema in zip(files[1:], schemas[1:], strict=True):
-        if not schema.equals(schemas[0]):
-            raise InputError(
-                f"the kept columns of {path} have other types than those of {files[0]}:"
-                " answer the files apart, or give them one type"
-            )
-    return Source(tuple(files), columns, schemas[0])
+        kept = pa.schema([
+            _agree(*pair, files[0], path) for pair in zip(kept, schema, strict=True)
+        ])  # fmt: skip
+    return Source(tuple(files), columns, kept)
+
+
+def choose_id_column(files: Sequence[Path], column: str) -> str | None:
+    """Return the id column that nobody named, or None when no file has it.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    named = any(column in _reader(path).list_columns(path) for path in files)
+    return column if named else None
 
 
 def stream_file(source: Source, path: Path, first_row: int) -> Iterator[pa.Table]:
@@ -81,7 +87,7 @@ def stream_file(source: Source, path: Path, first_row: int) -> Iterator[pa.Table
     """
     row = first_row
     for raw in _reader(path).stream(path, source.columns):
-        chunk = _to_examples(raw, row)
+        chunk = _to_examples(raw, row, source.kept_schema)
         row += chunk.num_rows
         yield chunk
 
@@ -98,9 +104,10 @@ def stream_rows(source: Source) -> Iterator[pa.Table]:
 def select_rows(chunks: Iterator[pa.Table], chosen: NDArray[np.int64]) -> Iterator[pa.Table]:
     """Yield only the chosen rows of a stream. Shape of ``chosen``: ``(rows,)``, sorted."""
     for chunk in chunks:
-        mask = np.isin(chunk.column("row").to_numpy(), chosen, assume_unique=True)
-        if mask.any():
-            yield chunk.filter(pa.array(mask))
+        rows = chunk.column("row").to_numpy()
+        low, high = np.searchsorted(chosen, (rows[0], rows[-1] + 1)) if len(rows) else (0, 0)
+        if low < high:
+            yield pick_rows(chunk, np.searchsorted(rows, chosen[low:high]))
 
 
 def stream_batches(chunks: Iterator[pa.Table], cut: Cut) -> Iterator[pa.Table]:
@@ -113,7 +120,7 @@ def stream_batches(chunks: Iterator[pa.Table], cut: Cut) -> Iterator[pa.Table]:
             yield from count_text_bytes(chunk)
 
     for rows in cut_batches(count_bytes(), cut):
-        yield _compact(_take(waiting, rows))
+        yield compact(_take(waiting, rows))
 
 
 def count_text_bytes(chunk: pa.Table) -> list[int]:
@@ -141,32 +148,37 @@ def _take(waiting: list[pa.Table], rows: int) -> pa.Table:
 
 
 def _expand(name: str) -> list[Path]:
-    path = Path(name)
+    try:
+        found = _list_files(Path(name))
+    except OSError as error:
+        raise InputError(
+            f"the input {name} cannot be looked at ({error.strerror}): check the path"
+        ) from error
+    if not found:
+        what = "holds no Parquet or JSON file" if Path(name).is_dir() else "does not exist"
+        raise InputError(f"the input {name} {what}: check the path")
+    return [one.absolute() for one in found]
+
+
+def _list_files(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(
+        return sorted(
             inner
             for inner in path.rglob("*")
             if inner.is_file()
             and _format(inner) is not None
             and not any(part[0] in "._" for part in inner.relative_to(path).parts)
         )
-    elif path.exists():
-        found = [path]
-    else:
-        found = [Path(one) for one in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
-        found = [one for one in found if one.is_file()]
-    if not found:
-        what = "holds no Parquet or JSON file" if path.is_dir() else "does not exist"
-        raise InputError(f"the input {name} {what}: check the path")
-    return [one.absolute() for one in found]
+    if path.exists():
+        return [path]
+    found = [Path(one) for one in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+    return [one for one in found if one.is_file()]
 
 
 def _format(path: Path) -> ModuleType | None:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        zipped = suffixes[-2:-1]
-        return json_source if zipped and SUFFIXES.get(zipped[0]) is json_source else None
-    return SUFFIXES.get(suffixes[-1]) if suffixes else None
+    if json_source.is_json(path):
+        return json_source
+    return parquet_source if path.suffix.lower() in PARQUET_ENDINGS else None
 
 
 def _reader(path: Path) -> ModuleType:
@@ -176,7 +188,17 @@ def _reader(path: Path) -> ModuleType:
     return reader
 
 
-def _to_examples(raw: RawChunk, first_row: int) -> pa.Table:
+def _agree(one: pa.Field, other: pa.Field, first: Path, path: Path) -> pa.Field:
+    """Return what a kept column is in both of two files: it may be null if it may in one."""
+    if one.type != other.type:
+        raise InputError(
+            f"the column {one.name!r} of {path} is {other.type}, but {one.type} in {first}:"
+            " answer the files apart, or give it one type"
+        )
+    return one.with_nullable(one.nullable or other.nullable)
+
+
+def _to_examples(raw: RawChunk, first_row: int, kept_schema: pa.Schema) -> pa.Table:
     rows = pa.array(range(first_row, first_row + len(raw.questions)), pa.int64())
     numbers = rows.cast(pa.string())
     ids = numbers if raw.ids is None else pc.coalesce(raw.ids, numbers)
@@ -184,25 +206,15 @@ def _to_examples(raw: RawChunk, first_row: int) -> pa.Table:
     for name, column in (("question", raw.questions), ("context", raw.contexts)):
         null = pc.and_(pc.is_null(faults), pc.is_null(column))
         faults = pc.if_else(null, f"the {name} is null: give it a text", faults)
-    questions = pc.fill_null(raw.questions, "")
-    contexts = pc.fill_null(raw.contexts, "")
+    bad, empty = pc.is_valid(faults), pa.scalar("", pa.large_string())
+    questions, contexts = (pc.if_else(bad, empty, one) for one in (raw.questions, raw.contexts))
     warnings = pa.nulls(len(rows), pa.string())
     if raw.ids is not None:
-        no_id = "the id is null: the row number stands in for it"
+        no_id = "the id is null or damaged: the row number stands in for it"
         warnings = pc.if_else(pc.is_null(raw.ids), no_id, warnings)
     table = pa.Table.from_arrays(
         [rows, ids, questions, contexts, faults, warnings], schema=EXAMPLE_SCHEMA
     )
-    for field in raw.kept.schema:
+    for field in kept_schema:
         table = table.append_column(field, raw.kept.column(field.name))
-    return table
-
-
-def _compact(table: pa.Table) -> pa.Table:
-    """Drop dictionary entries that no row of this batch uses: a slice carries them all along."""
-    for index, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
-            plain = table.column(index).cast(field.type.value_type)
-            column = plain.combine_chunks().dictionary_encode().cast(field.type)
-            table = table.set_column(index, field, column)
     return table

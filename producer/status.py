@@ -1,16 +1,17 @@
 """How a job stands, read from its folder."""
 
-import os
+import shlex
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from producer.embedded import is_held
-from worker.contracts.errors import UsageError
-from worker.contracts.folder import JobFolder
-from worker.contracts.job import DONE, State, check_job_id
+from producer.lock import is_held, name_command
+from worker.contracts.errors import JobError, UsageError
+from worker.contracts.folder import Event, JobFolder, list_jobs
+from worker.contracts.job import DONE, State, check_job_id, shard_key
 from worker.contracts.shard import BatchStats, open_shard
+from worker.contracts.store import LocalStore
 
 #: The speed is that of so many batches, the last ones.
 RECENT_BATCHES = 64
@@ -36,6 +37,12 @@ class JobStatus:
     output: str | None
 
 
+#: States in which some command should be running the job.
+LIVE = frozenset(
+    {State.VALIDATING, State.RUNNING, State.PAUSED, State.COLLECTING, State.CANCELLING}
+)
+
+
 class StatusReader:
     """Reads a job's status again and again, each shard's footer once."""
 
@@ -48,23 +55,23 @@ class StatusReader:
         self._recent: deque[BatchStats] = deque(maxlen=RECENT_BATCHES)
 
     def read(self) -> JobStatus:
-        """Return how the job stands now."""
+        """Return how the job stands now.
+
+        Raises:
+            JobError: a shard is damaged.
+        """
+        running = is_held(self._root, self._folder.job)  # first: the end may come meanwhile
         manifest = self._folder.read_manifest()
         events = self._folder.read_events()
         state = events[-1].state if events else State.VALIDATING
         reason = events[-1].reason if events else None
-        running = is_held(self._root, self._folder.job)
-        if not running and state in (
-            State.VALIDATING,
-            State.RUNNING,
-            State.PAUSED,
-            State.COLLECTING,
-        ):
-            reason = f"no command runs it: go on with `spanmill resume {self._folder.job}`"
+        if not running and state in LIVE:
+            reason = self._say_how_to_go_on(validated=manifest is not None)
         self._look()
         rows = 0 if manifest is None else manifest.rows
-        speed = self._speed()
-        left = (rows - self._rows) / speed if speed and running else None
+        recent = self._since(events) if running or state in DONE else []
+        speed = _measure_speed(recent)
+        left = round((rows - self._rows) / speed, 1) if speed and running else None
         return JobStatus(
             job=self._folder.job,
             state=str(state),
@@ -75,32 +82,54 @@ class StatusReader:
             batches=0 if manifest is None else manifest.batches,
             batches_done=len(self._seen),
             in_flight=None if running else 0,
-            workers=len({(one.host, one.pid) for one in self._recent}) if running else 0,
+            workers=len({(one.host, one.pid) for one in recent}) if running else 0,
             rows_per_second=round(speed, 2),
-            seconds_left=0.0 if state in DONE else None if left is None else round(left, 1),
+            seconds_left=0.0 if state in DONE else left,
             output=None if manifest is None else manifest.output,
         )
+
+    def _say_how_to_go_on(self, *, validated: bool) -> str:
+        if not validated:
+            return "no command runs it, and its input was not checked to the end: answer it again"
+        return f"no command runs it: `{name_command('resume', self._root, self._folder.job)}`"
 
     def _look(self) -> None:
         for number in self._folder.iter_done():
             if number in self._seen:
                 continue
-            meta, _ = open_shard(self._folder.need_shard(number))
+            try:
+                meta, _ = open_shard(self._folder.need_shard(number))
+            except JobError as error:
+                path = self._root / shard_key(self._folder.job, number)
+                again = name_command("resume", self._root, self._folder.job)
+                raise JobError(f"{path} is damaged: delete it, then run `{again}`") from error
             self._seen.add(number)
             self._rows += meta.stats.rows
             self._errors += meta.stats.errors
             self._recent.append(meta.stats)
 
-    def _speed(self) -> float:
-        if not self._recent:
-            return 0.0
-        began = [datetime.fromisoformat(one.started_at).timestamp() for one in self._recent]
-        ended = [
-            start + (one.tokenize_ms + one.inference_ms + one.decode_ms) / 1e3
-            for start, one in zip(began, self._recent, strict=True)
+    def _since(self, events: list[Event]) -> list[BatchStats]:
+        """Return the recent batches of the run that goes on: a night between two is no work."""
+        begun = [event.at for event in events if event.state is State.RUNNING]
+        since = datetime.fromisoformat(begun[-1]) if begun else None
+        return [
+            one
+            for one in self._recent
+            if since is None or datetime.fromisoformat(one.started_at) >= since
         ]
-        seconds = max(ended) - min(began)
-        return sum(one.rows for one in self._recent) / seconds if seconds > 0 else 0.0
+
+
+def _measure_speed(recent: list[BatchStats]) -> float:
+    """Return rows per second, from the first beginning to the last end."""
+    if not recent:
+        return 0.0
+    began = [datetime.fromisoformat(one.started_at).timestamp() for one in recent]
+    ended = [
+        start + (one.tokenize_ms + one.inference_ms + one.decode_ms) / 1e3
+        for start, one in zip(began, recent, strict=True)
+    ]
+    seconds = max(ended) - min(began)
+    return sum(one.rows for one in recent) / seconds if seconds > 0 else 0.0
 
 
 def find_root(jobs_root: Path | None, job: str | None) -> Path:
@@ -114,8 +143,9 @@ def find_root(jobs_root: Path | None, job: str | None) -> Path:
         check_job_id(job)
     if not root.is_dir():
         raise UsageError(f"there is no jobs' folder {root}: name it with --jobs-root")
-    if job is not None and not os.path.isdir(root / job):  # noqa: PTH112
+    if job is not None and job not in list_jobs(LocalStore(root)):
         raise UsageError(
-            f"there is no job {job!r} in {root}: list them with `spanmill jobs --jobs-root {root}`"
+            f"there is no job {job!r} in {root}: list them with"
+            f" `spanmill jobs --jobs-root {shlex.quote(str(root))}`"
         )
     return root.absolute()

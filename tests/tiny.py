@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from worker.contracts.family import FAMILIES, WindowSizes
@@ -119,40 +119,65 @@ def write_bundle(checkpoint: Path, folder: Path, *, mask: bool = False) -> None:
 
 
 def make_tokenizer(family: str) -> Tokenizer:
-    """Train a small tokenizer of the kind that the family uses."""
+    """Return a small tokenizer of the kind that the family uses.
+
+    Its vocabulary is put together by hand: the library's trainers give another one each time.
+    """
     if family == "roberta":
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-        trainer = trainers.BpeTrainer(
-            vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-        )
+        tokenizer = _make_byte_level()
     elif family == "xlm-roberta":
-        tokenizer = Tokenizer(models.Unigram())
-        tokenizer.normalizer = normalizers.NFKC()
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        tokenizer.decoder = decoders.Metaspace()
-        special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-        trainer = trainers.UnigramTrainer(
-            vocab_size=300,
-            special_tokens=special,
-            unk_token="<unk>",
-            show_progress=False,  # noqa: S106
-        )
+        tokenizer = _make_unigram()
     else:
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=400, special_tokens=special, show_progress=False
-        )
-    tokenizer.train_from_iterator(PASSAGES + QUESTIONS, trainer)
+        tokenizer = _make_wordpiece()
     tokenizer.post_processor = _template(family, tokenizer)
     return tokenizer
+
+
+def _make_wordpiece() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    signs = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    inside = [f"##{sign}" for sign in signs if sign.isalnum()]
+    words = [text for text, _ in tokenizer.pre_tokenizer.pre_tokenize_str(_normal(tokenizer))]
+    pieces = dict.fromkeys([*special, *signs, *inside, *words])
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]")
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def _make_byte_level() -> Tokenizer:
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    merges = [("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("i", "n"), ("e", "r"), ("Ġ", "a"), ("o", "w")]
+    pieces = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def _make_unigram() -> Tokenizer:
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    text = " ".join(PASSAGES + QUESTIONS)
+    pieces = [(one, 0.0) for one in special]
+    pieces += [(f"▁{word}", -4.0) for word in sorted(set(text.split()))]
+    pieces += [(sign, -8.0) for sign in ["▁", *sorted(set(text) - {" "})]]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def _normal(tokenizer: Tokenizer) -> str:
+    text: str = tokenizer.normalizer.normalize_str(" ".join(PASSAGES + QUESTIONS))
+    return text
 
 
 def _template(family: str, tokenizer: Tokenizer) -> TemplateProcessing:

@@ -30,18 +30,27 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Bin:
+    """Rows of about the same confidence: its mean, and the share that was right."""
+
+    rows: int
+    confidence: float
+    right: float
+
+
+@dataclass(frozen=True, slots=True)
 class Honesty:
     """Whether confidence means what it says.
 
     ``expected_error`` is the expected calibration error (Naeini et al. 2015) in 15 equal bins;
-    ``bins`` are (rows, mean confidence, share right); ``curve`` is the risk-coverage curve.
+    ``curve`` is the risk-coverage curve.
     """
 
     rows: int
     accuracy: float
     confidence: float
     expected_error: float
-    bins: tuple[tuple[int, float, float], ...]
+    bins: tuple[Bin, ...]
     curve: tuple[Point, ...]
 
 
@@ -162,11 +171,11 @@ def measure_honesty(confidences: Sequence[float], right: Sequence[bool]) -> Hone
     was = np.array(right, dtype=np.float64)
     places = np.minimum((said * BINS).astype(int), BINS - 1)
     bins = tuple(
-        (int(chosen.sum()), float(said[chosen].mean()), float(was[chosen].mean()))
+        Bin(int(chosen.sum()), float(said[chosen].mean()), float(was[chosen].mean()))
         for chosen in (places == place for place in range(BINS))
         if chosen.any()
     )
-    error = sum(rows * abs(mean - share) for rows, mean, share in bins) / len(said)
+    error = sum(one.rows * abs(one.confidence - one.right) for one in bins) / len(said)
     wrong = 1.0 - was[np.argsort(-said, kind="stable")]
     counts = [max(1, round(len(wrong) * tenth / 10)) for tenth in range(1, 11)]
     curve = tuple(Point(count / len(wrong), float(wrong[:count].mean())) for count in counts)

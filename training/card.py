@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,14 @@ from worker.contracts.bundle import prove_file
 from worker.contracts.errors import InputError
 
 
-@dataclass(frozen=True, slots=True)
-class Encoder:
+class Encoder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The pre-trained encoder that fine-tuning began with."""
 
     name: str
     licence: str
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
+class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a person writes, in TOML. ``licences`` are by the data's file name without suffix."""
 
     name: str
@@ -35,7 +33,7 @@ class Texts:
     summary: str
     limits: tuple[str, ...]
     encoder: Encoder | None = None
-    licences: dict[str, str] = field(default_factory=dict)
+    licences: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +72,14 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """The graph's file, and how far its fp32 form was from torch's logits at most."""
+
+    graph_bytes: int
+    fp32_difference: float
+
+
+@dataclass(frozen=True, slots=True)
 class Speed:
     """Medians on one thread, one window a run."""
 
@@ -89,10 +95,9 @@ class Card:
     summary: str
     scores: tuple[Score, ...]
     quantization: Gated
-    export_difference: float
     calibration: Honesty
     honesty: dict[str, Honesty]
-    size_bytes: int
+    graph: Size
     speed: Speed
     origin: Origin
     data: tuple[Data, ...]

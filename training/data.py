@@ -117,6 +117,23 @@ def refuse_unlearnable(rows: Sequence[Labelled], dropped: int = 0) -> None:
         )
 
 
+def refuse_shared_passages(train: Iterable[Labelled], held_out: Sequence[Labelled]) -> None:
+    """Refuse held-out rows from which nothing could be judged.
+
+    Raises:
+        InputError: there are none, or one of their passages is trained on.
+    """
+    if not held_out:
+        raise InputError("there are no held-out rows to judge by: hold out a share of the passages")
+    held = {passage_key(context) for context in {row.context for row in held_out}}
+    shared = held & {passage_key(context) for context in {row.context for row in train}}
+    if shared:
+        raise InputError(
+            f"{len(shared)} held-out passages are trained on too, so nothing could be judged by"
+            " them: split by passage"
+        )
+
+
 def passage_key(context: str) -> str:
     """Return what tells passages apart: the text without case, punctuation, articles, spacing."""
     return normalize_answer(context)

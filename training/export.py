@@ -102,7 +102,7 @@ def export_onnx(checkpoint: Checkpoint, path: Path, *, mask: bool = False) -> No
             dynamo=True,
             verbose=False,
         )
-    onnx.save(tidy(onnx.load(path)), path)
+    onnx.save(keep_norms_apart(tidy(onnx.load(path))), path)
 
 
 def list_inputs(model: PreTrainedModel, *, mask: bool) -> list[str]:
@@ -135,6 +135,20 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     model.graph.ClearField("doc_string")
     model.ClearField("metadata_props")
     model.graph.name = "spanmill"
+    return model
+
+
+def keep_norms_apart(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Let a Sum, not an Add, feed each layer norm.
+
+    ONNX Runtime fuses Add and LayerNormalization into SkipLayerNormalization, whose kernel takes
+    six times as long as both on a CPU (1.31: 8.9 ms of 50 in an int8 window of 384 tokens).
+    """
+    makers = {output: node for node in model.graph.node for output in node.output}
+    for node in model.graph.node:
+        maker = makers.get(node.input[0]) if node.op_type == "LayerNormalization" else None
+        if maker is not None and maker.op_type == "Add":
+            maker.op_type = "Sum"
     return model
 
 

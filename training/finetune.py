@@ -1,11 +1,10 @@
 """Fine-tuning: one loop, from labelled rows to a checkpoint that reads."""
 
-import json
 import math
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -31,32 +30,18 @@ from training.checkpoint import (
     restore_optimizer,
     write_checkpoint,
 )
-from training.data import Labelled
+from training.data import Labelled, refuse_shared_passages
 from training.features import pad
 from training.predict import HeldOut, SpanModel, score_held_out
-from training.schedule import Schedule, Stage, count_steps, plan_run, rate_at
-from worker.contracts.errors import JobError
+from training.progress import Metrics, Progress, read_progress
+from training.schedule import Plan, Schedule, Stage, count_steps, plan_run, rate_at
+from worker.contracts.errors import JobError, UsageError
 from worker.contracts.family import WindowSizes
 
 _STATE = "training.safetensors"
 _PROGRESS = "progress.json"
 _METRICS = "metrics.jsonl"
 _BEST = "best"
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a run is; stored in every checkpoint."""
-
-    step: int = 0
-    best_score: float = -1.0
-    checkpoints_since_best: int = 0
-
-    def note(self, score: float) -> None:
-        """Take a checkpoint's held-out score."""
-        better = score > self.best_score
-        self.checkpoints_since_best = 0 if better else self.checkpoints_since_best + 1
-        self.best_score = max(self.best_score, score)
 
 
 def finetune(
@@ -72,25 +57,20 @@ def finetune(
     Called again with the same arguments it resumes from ``out/latest``, to the same weights.
 
     Raises:
-        UsageError: the checkpoint or the data cannot be used.
+        UsageError: the checkpoint or the data cannot be used, or ``out`` holds another run.
         JobError: the loss is no number any more; the last checkpoint stays.
         WorldError: a checkpoint could not be written; the previous one stays.
     """
     run = Run(find_checkpoint(checkpoint), schedule, sizes, out)
+    refuse_shared_passages((row for stage in stages for row in stage.rows), held_out)
     plan = plan_run(stages, schedule, run.encoder)
-    steps = count_steps(plan, schedule)
-    loader = run.prepare(
-        DataLoader(
-            plan.features,  # type: ignore[arg-type]
-            batch_sampler=plan,
-            collate_fn=partial(pad, pad_id=run.encoder.pad),
-        )
-    )
-    done = run.resume()
+    loader = run.open_loader(plan)
+    done = run.resume(plan.digest())
     for batch in skip_first_batches(loader, done * schedule.accumulation):
-        if not run.learn(batch, steps):
+        if not run.learn(batch, plan):
             continue
-        if run.progress.step == steps or run.progress.step % schedule.checkpoint_every_steps == 0:
+        last = run.progress.step == count_steps(plan, schedule)
+        if last or run.progress.step % schedule.checkpoint_every_steps == 0:
             run.evaluate(held_out)
             run.save()
         if run.has_lost_patience():
@@ -118,18 +98,25 @@ class Run:
         self.model = self.accelerator.prepare_model(reader)
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(reader, schedule))
         self.progress = Progress()
+        self.metrics = Metrics(out / _METRICS, writes=self.accelerator.is_main_process)
         self._losses: list[float] = []
         self._windows = 0
         self._began = time.monotonic()
 
-    def prepare(self, loader: DataLoader[Any]) -> Any:
-        """Let the loader give each process its share, on its device."""
-        return self.accelerator.prepare_data_loader(loader)
+    def open_loader(self, plan: Plan) -> Any:
+        """Return the plan's batches, padded; each process gets its share, on its device."""
+        return self.accelerator.prepare_data_loader(
+            DataLoader(
+                plan.features,  # type: ignore[arg-type]
+                batch_sampler=plan,
+                collate_fn=partial(pad, pad_id=self.encoder.pad),
+            )
+        )
 
-    def learn(self, batch: dict[str, torch.Tensor], steps: int) -> bool:
+    def learn(self, batch: dict[str, torch.Tensor], plan: Plan) -> bool:
         """Learn from a batch; return whether that completed a step."""
         self.model.train()
-        torch.manual_seed(self.schedule.seed + self.progress.step)  # dropout, equal when resumed
+        self._seed_dropout()
         with self.accelerator.accumulate(self.model):
             start, end = self.model(batch)
             loss = span_loss(start, end, batch, self.schedule.label_smoothing)
@@ -142,9 +129,10 @@ class Run:
                 self.model.parameters(), self.schedule.max_gradient_norm
             )
             self._refuse_nan([*self._losses, float(norm)])
+            steps = count_steps(plan, self.schedule)
             self._apply(rate_at(self.progress.step, steps, self.schedule))
         self.progress.step += 1
-        self._report_step(steps)
+        self._report_step(plan)
         return True
 
     def evaluate(self, rows: Sequence[Labelled]) -> HeldOut:
@@ -153,7 +141,9 @@ class Run:
         with self.accelerator.autocast():
             scores = score_held_out(self.averaged, rows, self.encoder)
         self.progress.note(scores.score)
-        self._write({"step": self.progress.step, "held_out": asdict(scores)})
+        self.metrics.write(
+            {"step": self.progress.step, "score": scores.score, "held_out": asdict(scores)}
+        )
         self._began = time.monotonic()
         return scores
 
@@ -173,8 +163,12 @@ class Run:
         drop_old(self.out, self.schedule.checkpoints_kept)
         self._began = time.monotonic()
 
-    def resume(self) -> int:
-        """Continue from the latest checkpoint; return how many steps are done."""
+    def resume(self, plan: str) -> int:
+        """Continue from the latest checkpoint of this plan; return how many steps are done.
+
+        Raises:
+            UsageError: the folder holds a run over other batches.
+        """
         latest = find_latest(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
         if latest is not None:
@@ -183,9 +177,20 @@ class Run:
             reader.load_state_dict(_part(tensors, "model."))
             self.averaged.load_state_dict(_part(tensors, "average."))
             restore_optimizer(self.optimizer, _part(tensors, "optimizer."))
-            self.progress = Progress(**json.loads((latest / _PROGRESS).read_text()))
-        self._forget_later_metrics()
+            self.progress = read_progress(latest / _PROGRESS)
+            if self.progress.plan not in (None, plan):
+                raise UsageError(
+                    f"{self.out} holds a run over other rows, windows or seeds: give the same ones,"
+                    " or another folder"
+                )
+        self.progress.plan = plan
+        self.metrics.forget_after(self.progress.step)
         return self.progress.step
+
+    def _seed_dropout(self) -> None:
+        """Seed every batch by its number, so that a resumed run drops what a whole one does."""
+        batches = self.progress.step * self.schedule.accumulation + len(self._losses)
+        torch.manual_seed(self.schedule.seed + batches)
 
     def _apply(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -204,30 +209,20 @@ class Run:
             f" ({kept}): lower the learning rate or train in fp32"
         )
 
-    def _report_step(self, steps: int) -> None:
+    def _report_step(self, plan: Plan) -> None:
         now = time.monotonic()
-        self._write(
+        seen = (self.progress.step - 1) * self.schedule.accumulation
+        self.metrics.write(
             {
                 "step": self.progress.step,
-                "steps": steps,
+                "steps": count_steps(plan, self.schedule),
+                "epoch": plan.epoch_at(seen),
                 "loss": sum(self._losses) / len(self._losses),
                 "lr": self.optimizer.param_groups[0]["lr"],
                 "examples_per_second": self._windows / (now - self._began),
             }
         )
         self._losses, self._windows, self._began = [], 0, now
-
-    def _write(self, line: dict[str, Any]) -> None:
-        if self.accelerator.is_main_process:
-            with (self.out / _METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-
-    def _forget_later_metrics(self) -> None:
-        path = self.out / _METRICS
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["step"] <= self.progress.step]
-            path.write_text("".join(kept), encoding="utf-8")
 
     def _write_files(self, folder: Path) -> None:
         trained = self.accelerator.unwrap_model(self.model).state_dict()
@@ -239,7 +234,7 @@ class Run:
         save_file({name: value.contiguous() for name, value in tensors.items()}, folder / _STATE)
         cast(SpanModel, self.averaged.module).model.save_pretrained(folder)
         shutil.copyfile(self.source / "tokenizer.json", folder / "tokenizer.json")
-        (folder / _PROGRESS).write_text(json.dumps(asdict(self.progress)), encoding="utf-8")
+        self.progress.write(folder / _PROGRESS)
 
 
 def make_optimizer(model: torch.nn.Module, schedule: Schedule) -> torch.optim.AdamW:

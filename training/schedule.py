@@ -1,8 +1,11 @@
 """What a fine-tuning run does when: stages, batches, rates; all fixed before it begins."""
 
+import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from training.data import Labelled, refuse_unlearnable
 from training.features import Feature, make_features, plan_batches
@@ -48,11 +51,14 @@ class Schedule:
 class Plan:
     """The run's windows, and the batches of them in their order."""
 
-    def __init__(self, features: list[Feature], batches: list[list[int]], batch_size: int) -> None:
-        """Take batches as indexes into the features."""
+    def __init__(
+        self, features: list[Feature], passes: list[list[list[int]]], batch_size: int
+    ) -> None:
+        """Take batches as indexes into the features, pass by pass over a stage's rows."""
         self.features = features
-        self.batches = batches
+        self.batches = [batch for one in passes for batch in one]
         self.batch_size = batch_size
+        self._ends = list(accumulate(len(one) for one in passes))
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the batches in order."""
@@ -61,6 +67,20 @@ class Plan:
     def __len__(self) -> int:
         """Return the number of batches."""
         return len(self.batches)
+
+    def epoch_at(self, batch: int) -> int:
+        """Return which pass over a stage's rows a batch belongs to, counted from 1 over all."""
+        return bisect_right(self._ends, batch) + 1
+
+    def digest(self) -> str:
+        """Return what tells whether another run sees the same windows in the same order."""
+        order = hashlib.blake2b(digest_size=16)
+        for batch in self.batches:
+            for at in batch:
+                feature = self.features[at]
+                order.update(feature.window.input_ids.tobytes())
+                order.update(f"{feature.start} {feature.end};".encode())
+        return order.hexdigest()
 
 
 def plan_run(stages: Sequence[Stage], schedule: Schedule, encoder: Encoder) -> Plan:
@@ -71,7 +91,7 @@ def plan_run(stages: Sequence[Stage], schedule: Schedule, encoder: Encoder) -> P
     """
     refuse_unlearnable([row for stage in stages for row in stage.rows])
     features: list[Feature] = []
-    batches: list[list[int]] = []
+    passes: list[list[list[int]]] = []
     for number, stage in enumerate(stages):
         first = len(features)
         features += make_features(stage.rows, encoder)
@@ -79,8 +99,8 @@ def plan_run(stages: Sequence[Stage], schedule: Schedule, encoder: Encoder) -> P
         for epoch in range(stage.epochs):
             seed = schedule.seed + 1_000 * number + epoch
             planned = plan_batches(lengths, schedule.batch_windows, schedule.pool_batches, seed)
-            batches += [[first + at for at in batch] for batch in planned]
-    return Plan(features, batches, schedule.batch_windows)
+            passes.append([[first + at for at in batch] for batch in planned])
+    return Plan(features, passes, schedule.batch_windows)
 
 
 def count_steps(plan: Plan, schedule: Schedule) -> int:

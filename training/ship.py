@@ -11,7 +11,7 @@ import numpy as np
 
 from training.bundle import Description, pack_bundle
 from training.calibrate import Fit, Honesty, calibrate, find_threshold, judge_all, measure_honesty
-from training.card import Card, Data, Origin, Score, Speed, Texts, to_plain
+from training.card import Card, Data, Origin, Score, Size, Speed, Texts, to_plain
 from training.data import Labelled
 from training.evaluate import Graph, Read, estimate, read_rows
 from training.export import check_parity, export_onnx, open_checkpoint
@@ -93,10 +93,9 @@ def ship(
             summary=texts.summary,
             scores=tuple(score_all({"held-out": reads[small], **reports}, fit)),
             quantization=gated,
-            export_difference=difference,
             calibration=fit.honesty,
             honesty={name: look_honest(read, fit) for name, read in reports.items()},
-            size_bytes=small.stat().st_size,
+            graph=Size(small.stat().st_size, difference),
             speed=measure_speed(small),
             origin=origin,
             data=data,

@@ -69,7 +69,8 @@ class _Clock:
 def run_batch(raw: bytes, delivery: Delivery, tools: Tools, mark_rows: MarkRows) -> Done:
     """Answer one batch and commit its shard.
 
-    ``mark_rows`` hears which rows the model reads next, so that a crash can name its row.
+    ``mark_rows`` hears which rows are read next, so that a crash can name its row; none while the
+    shard is made and put.
 
     Raises:
         JobError: the payload cannot be read.
@@ -90,8 +91,11 @@ def run_batch(raw: bytes, delivery: Delivery, tools: Tools, mark_rows: MarkRows)
     tokenized = time.perf_counter()
     scored = tools.reader.score(encoded, mark, alone=delivery.alone)
     inferred = time.perf_counter()
+    answers = []
+    for example, windows, logits in zip(examples, encoded, scored, strict=True):
+        mark_rows([example.row])
+        answers.append(tools.reader.decode(example, windows, logits))
     mark_rows([])
-    answers = [tools.reader.decode(*one) for one in zip(examples, encoded, scored, strict=True)]
     clock = _Clock(start, tokenized, inferred, time.perf_counter())
 
     counts = _count(answers, encoded, scored)

@@ -17,6 +17,8 @@ from worker.session import OnnxScorer
 from worker.task import Tools
 from worker.telemetry import describe_machine
 
+_CURE = "give the job's whole `spanmill answer` command again, which puts it back"
+
 
 @dataclass(frozen=True, slots=True)
 class JobTools:
@@ -35,11 +37,10 @@ def open_tools(recipe: JobTools) -> Tools:
     Raises:
         BundleError: the bundle is missing, damaged, or another than the job's.
     """
-    bundle = load_bundle(recipe.jobs_root / "bundles" / recipe.bundle)
+    bundle = _load_own(recipe.jobs_root / "bundles" / recipe.bundle)
     if bundle.digest != recipe.bundle:
         raise BundleError(
-            f"{bundle.folder} holds a bundle with the digest {bundle.digest[:12]}:"
-            " remove that folder and run the job again"
+            f"{bundle.folder} holds a bundle with the digest {bundle.digest[:12]}: {_CURE}"
         )
     return Tools(
         store=LocalStore(recipe.jobs_root),
@@ -49,6 +50,15 @@ def open_tools(recipe: JobTools) -> Tools:
         bundle_digest=bundle.digest,
         provider=recipe.provider,
     )
+
+
+def _load_own(folder: Path) -> Bundle:
+    try:
+        return load_bundle(folder)
+    except BundleError as error:
+        raise BundleError(
+            f"the job's own copy of its bundle is of no use ({error}): {_CURE}"
+        ) from error
 
 
 def open_reader(

@@ -1,38 +1,32 @@
 """The commands that run a job on this machine: `answer`, `resume` and `retry-errors`."""
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from producer.answers import check_free, read_answers_meta
+from producer.begin import begin, begin_retry, check_root, look
 from producer.books import Summary
-from producer.embedded import Interrupted, Run, collect_job, hold, run_job
+from producer.diary import Diary
+from producer.embedded import Interrupted, Run, run_held
 from producer.exits import DONE, INTERRUPTED, WITH_ERRORS
+from producer.finished import show
+from producer.interrupts import Interrupts
+from producer.lock import hold, name_command
 from producer.options import JOBS_ROOT, JSON, job_options, make_request, option
-from producer.plan import (
-    Request,
-    check_output,
-    check_same,
-    check_writable,
-    make_manifest,
-    name_job,
-    publish_bundle,
-    remove_job,
-)
+from producer.plan import Request, check_output, check_writable, name_job
 from producer.progress import Progress
 from producer.retry import make_retry
-from producer.scan import scan
-from producer.source import find_files, open_source
+from producer.scan import Scan
+from producer.source import find_files
 from producer.status import find_root
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import DONE as DONE_STATES
-from worker.contracts.job import JobManifest, State
+from worker.contracts.job import JobManifest
 from worker.contracts.store import LocalStore
 from worker.session import choose_provider
 from worker.settings import count_cores
@@ -49,19 +43,32 @@ PAUSE = option(
 )
 
 
+#: Makes a job's manifest, and begins its diary; called with the job held.
+Prepare = Callable[[], tuple[JobManifest, Diary]]
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """How a job is run, as the options say."""
+
+    workers: int | None
+    max_pause_seconds: float
+    as_json: bool
+
+
 @click.command()
 @job_options
 @WORKERS
 @PAUSE
 @JSON
-def answer(  # the options are the request's fields
+def answer(
     workers: int | None,
     max_pause_seconds: float,
     as_json: bool,
     overwrite: bool,
     dry_run: bool,
     jobs_root: Path | None,
-    **given: Any,
+    **given: Any,  # the options are the request's fields
 ) -> int:
     """Answer the questions of INPUT... (Parquet, SQuAD JSON, JSON lines; files, folders, globs).
 
@@ -69,18 +76,24 @@ def answer(  # the options are the request's fields
     """
     request = make_request(given, list_versions())
     files = find_files(request.inputs)
-    check_output(request, files)
     root = _choose_root(request, jobs_root)
+    check_output(request, files)
+    check_root(root, request)
     choice = choose_provider(request.provider, request.bundle.model)
     if choice.note is not None:
         click.echo(f"spanmill: {choice.note}", err=True)
     request = replace(request, provider=choice.provider)
     folder = JobFolder(LocalStore(root), name_job(request))
     if dry_run:
-        return _describe(request, files, folder)
+        found = look(request, files, folder, _warn, overwrite=overwrite)
+        return _describe(request, found, folder, as_json=as_json)
     check_writable(root, "the jobs' folder", "--jobs-root")
-    manifest = _begin(request, files, folder, root, overwrite=overwrite)
-    return _run(folder, manifest, root, workers, max_pause_seconds, as_json=as_json)
+    return _run(
+        folder,
+        root,
+        partial(begin, request, files, folder, root, _warn, overwrite=overwrite),
+        _How(workers, max_pause_seconds, as_json),
+    )
 
 
 @click.command()
@@ -99,8 +112,11 @@ def resume(
     """Go on with a job that was stopped, killed or cancelled."""
     root = find_root(jobs_root, job)
     folder = JobFolder(LocalStore(root), job)
-    manifest = folder.need_manifest()
-    return _run(folder, manifest, root, workers, max_pause_seconds, as_json=as_json)
+
+    def prepare() -> tuple[JobManifest, Diary]:
+        return folder.need_manifest(), Diary(folder)
+
+    return _run(folder, root, prepare, _How(workers, max_pause_seconds, as_json))
 
 
 @click.command("retry-errors")
@@ -121,15 +137,16 @@ def retry_errors(
     """Answer a job's error rows again, as a child job, and lay its answers over."""
     root = find_root(jobs_root, job)
     parent = JobFolder(LocalStore(root), job)
-    manifest = make_retry(parent, root, output)
-    if manifest is None:
-        click.echo(f"spanmill: the job {job} has no error rows")
-        return DONE
-    folder = JobFolder(parent.store, manifest.job)
-    if folder.read_manifest() is None:
-        folder.put_event(State.VALIDATING)
-        folder.put_manifest(manifest)
-    return _run(folder, manifest, root, workers, max_pause_seconds, as_json=as_json)
+    made = make_retry(parent, root, output)
+    if made is None:
+        return _show(root, parent, f"the job {job} has no error rows", as_json=as_json)
+    folder = JobFolder(parent.store, made.job)
+    return _run(
+        folder,
+        root,
+        partial(begin_retry, made, folder, parent.need_manifest()),
+        _How(workers, max_pause_seconds, as_json),
+    )
 
 
 def _choose_root(request: Request, jobs_root: Path | None) -> Path:
@@ -138,96 +155,77 @@ def _choose_root(request: Request, jobs_root: Path | None) -> Path:
     return Path(request.output.rstrip("/")).absolute().parent / "spanmill-jobs"
 
 
-def _describe(request: Request, files: tuple[Path, ...], folder: JobFolder) -> int:
+def _warn(text: str) -> None:
+    click.echo(f"spanmill: warning: {text}", err=True)
+
+
+def _describe(request: Request, found: Scan, folder: JobFolder, *, as_json: bool) -> int:
     """Say what would be done."""
-    found = scan(open_source(files, request.columns), request.batch_rows)
-    exists = "goes on with" if folder.read_manifest() is not None else "would be"
+    manifest = request.bundle.manifest
+    plan = {
+        "job": folder.job,
+        "state": folder.read_state(),
+        "rows": found.rows,
+        "files": len(found.files),
+        "batches": found.batches,
+        "output": request.output,
+        "bundle": request.bundle.digest,
+        "bundle_name": manifest.name,
+        "provider": request.provider,
+        "null_threshold": request.reading.null_threshold,
+    }
+    if as_json:
+        click.echo(msgspec.json.encode(plan))
+        return DONE
+    state = "would be new" if plan["state"] is None else f"is {plan['state']}"
+    threshold = "none" if plan["null_threshold"] is None else plan["null_threshold"]
     click.echo(
-        f"{found.rows} rows of {len(files)} files in {found.batches} batches"
-        f" -> {request.output}\njob {exists} {folder.job}, bundle"
-        f" {request.bundle.manifest.name} ({request.bundle.digest[:12]}), provider"
-        f" {request.provider}, null threshold {request.reading.null_threshold}"
+        f"{found.rows} rows of {len(found.files)} files in {found.batches} batches"
+        f" -> {request.output}\njob {folder.job} {state}, bundle {manifest.name}"
+        f" ({request.bundle.digest[:12]}), provider {request.provider},"
+        f" null threshold {threshold}"
     )
     return DONE
 
 
-def _begin(
-    request: Request, files: tuple[Path, ...], folder: JobFolder, root: Path, *, overwrite: bool
-) -> JobManifest:
-    """Return the manifest of the job: the one that is there, or a new one."""
-    if overwrite:
-        check_free(request.output, overwrite=True)
-        with hold(root, folder.job):
-            remove_job(root, folder.job)
-    manifest = folder.read_manifest()
-    if manifest is not None:
-        check_same(manifest, request)
-        return manifest
-    check_free(request.output, overwrite=overwrite)
-    folder.put_event(State.VALIDATING)
-    source = open_source(files, request.columns)
-    found = scan(source, request.batch_rows)
-    for count, what in (
-        (found.null_ids, "have no id: the row number stands in for it"),
-        (found.repeated_ids, "repeat an id: the row number tells them apart"),
-    ):
-        if count:
-            click.echo(f"spanmill: warning: {count} rows {what}", err=True)
-    if not found.rows:
-        click.echo("spanmill: warning: the input has no rows", err=True)
-    publish_bundle(folder.store, request.bundle)
-    made = make_manifest(request, source, found)
-    folder.put_manifest(made)
-    return folder.need_manifest()
-
-
-def _run(
-    folder: JobFolder,
-    manifest: JobManifest,
-    root: Path,
-    workers: int | None,
-    max_pause_seconds: float,
-    *,
-    as_json: bool,
-) -> int:
-    if folder.read_state() in DONE_STATES:
-        return _say_done_already(folder, manifest, as_json=as_json)
-    with _interruptible() as interrupted:
-        run = Run(
-            root=root,
-            folder=folder,
-            manifest=manifest,
-            workers=count_cores() if workers is None else workers,
-            max_pause_seconds=max_pause_seconds,
-            progress=Progress(manifest.rows),
-            interrupted=interrupted,
-        )
+def _run(folder: JobFolder, root: Path, prepare: Prepare, how: _How) -> int:
+    """Hold the job, run it to its end, and say how that went."""
+    with Interrupts() as interrupts:
         try:
-            summary = run_job(run)
+            with hold(root, folder.job):
+                manifest, diary = prepare()
+                if folder.read_state() in DONE_STATES:
+                    said = f"the job {folder.job} is done already; --overwrite begins anew"
+                    return _show(root, folder, said, as_json=how.as_json)
+                run = Run(
+                    root=root,
+                    folder=folder,
+                    manifest=manifest,
+                    workers=count_cores() if how.workers is None else how.workers,
+                    max_pause_seconds=how.max_pause_seconds,
+                    progress=Progress(manifest.rows),
+                    interrupted=interrupts.asked,
+                    listening=interrupts.listening,
+                )
+                return _report(run_held(run, diary), as_json=how.as_json)
         except (Interrupted, KeyboardInterrupt):
-            click.echo(
-                f"spanmill: stopped; go on with: spanmill resume {folder.job} --jobs-root {root}",
-                err=True,
-            )
-            return INTERRUPTED
-    return _report(summary, as_json=as_json)
+            return _say_stopped(folder, root)
 
 
-def _say_done_already(folder: JobFolder, manifest: JobManifest, *, as_json: bool) -> int:
-    """A finished job is not run again; its output is written again if it is gone."""
-    output = Path(manifest.output.rstrip("/"))
-    if not output.exists():
-        return _report(collect_job(folder, manifest, manifest.output), as_json=as_json)
-    meta = None if output.is_dir() else read_answers_meta(output)
-    if not output.is_dir() and (meta is None or meta.job != folder.job):
-        check_free(manifest.output, overwrite=False)
-    raw = folder.store.read(f"{folder.job}/summary.json")
-    if raw is None:
-        return _report(collect_job(folder, manifest, manifest.output), as_json=as_json)
-    summary = msgspec.json.decode(raw, type=Summary)
-    if not as_json:
-        click.echo(f"the job {folder.job} is done already; --overwrite begins anew")
-    return _report(summary, as_json=as_json)
+def _say_stopped(folder: JobFolder, root: Path) -> int:
+    goes_on = "the same command begins again"
+    if folder.read_manifest() is not None:
+        goes_on = f"go on with: {name_command('resume', root, folder.job)}"
+    click.echo(f"spanmill: stopped; {goes_on}", err=True)
+    return INTERRUPTED
+
+
+def _show(root: Path, folder: JobFolder, said: str, *, as_json: bool) -> int:
+    """Show a finished job's numbers."""
+    finished = show(root, folder, folder.need_manifest())
+    if not as_json and not finished.collected:
+        click.echo(said)
+    return _report(finished.summary, as_json=as_json)
 
 
 def _report(summary: Summary, *, as_json: bool) -> int:
@@ -242,21 +240,3 @@ def _report(summary: Summary, *, as_json: bool) -> int:
             f"answers: {summary.output}   job: {summary.job}"
         )
     return WITH_ERRORS if summary.errors else DONE
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into an answer to be asked for; the second stops at once."""
-    asked: list[int] = []
-
-    def ask(number: int, _: Any) -> None:
-        asked.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-    before = {one: signal.signal(one, ask) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)

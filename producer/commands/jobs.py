@@ -10,19 +10,18 @@ from rich.table import Table
 
 from producer.answers import check_free
 from producer.collect import collect as collect_answers
-from producer.embedded import is_held
 from producer.exits import DONE, FAILED, INTERRUPTED, WITH_ERRORS
+from producer.lock import is_held
 from producer.options import JOBS_ROOT, JSON, option
 from producer.plan import check_writable
 from producer.progress import Progress
 from producer.status import JobStatus, StatusReader, find_root
-from worker.contracts.errors import JobError
+from worker.contracts.errors import JobError, UsageError
 from worker.contracts.folder import JobFolder, list_jobs
 from worker.contracts.job import DONE as DONE_STATES
 from worker.contracts.job import State
 from worker.contracts.store import LocalStore
 
-ENDED = DONE_STATES | {State.FAILED, State.CANCELLED}
 WATCH_SECONDS = 1.0
 
 
@@ -76,7 +75,8 @@ def status(job: str, jobs_root: Path | None, as_json: bool) -> int:
 @click.command()
 @click.argument("job")
 @JOBS_ROOT
-def watch(job: str, jobs_root: Path | None) -> int:
+@JSON
+def watch(job: str, jobs_root: Path | None, as_json: bool) -> int:
     """Follow a job until it ends; the exit status says how."""
     root = find_root(jobs_root, job)
     reader = StatusReader(root, JobFolder(LocalStore(root), job))
@@ -85,16 +85,15 @@ def watch(job: str, jobs_root: Path | None) -> int:
     try:
         with progress:
             progress.skip(found.rows_done)
-            while found.state not in ENDED and is_held(root, job):
+            while is_held(root, job):
                 time.sleep(WATCH_SECONDS)
                 before, found = found, reader.read()
-                if found.rows_done > before.rows_done:
-                    progress.advance(
-                        found.rows_done - before.rows_done, found.errors - before.errors
-                    )
+                progress.resize(found.rows)
+                progress.advance(found.rows_done - before.rows_done, found.errors - before.errors)
     except KeyboardInterrupt:
         return INTERRUPTED
-    click.echo(_describe(found))
+    found = reader.read()  # what came after the last look, now that nobody runs it
+    click.echo(msgspec.json.encode(found) if as_json else _describe(found))
     if found.state not in DONE_STATES:
         return FAILED
     return WITH_ERRORS if found.errors else DONE
@@ -110,10 +109,13 @@ def cancel(job: str, jobs_root: Path | None) -> int:
     state = folder.read_state()
     if state in DONE_STATES:
         raise JobError(f"the job {job} is {state} already: there is nothing to cancel")
-    folder.put_event(State.CANCELLING)
-    if not is_held(root, job):
+    if state is not State.CANCELLED:
+        folder.put_event(State.CANCELLING)
+    if is_held(root, job):
+        click.echo(f"the job {job} is being cancelled; what is done is kept")
+    else:
         folder.put_event(State.CANCELLED)
-    click.echo(f"the job {job} is being cancelled; what is done is kept")
+        click.echo(f"the job {job} is cancelled; what is done is kept")
     return DONE
 
 
@@ -136,6 +138,8 @@ def collect(
     root = find_root(jobs_root, job)
     folder = JobFolder(LocalStore(root), job)
     manifest = folder.need_manifest()
+    if str(Path(output).absolute()) in {file.path for file in manifest.inputs}:
+        raise UsageError(f"the output {output} is an input of the job: choose another --out")
     check_free(output, overwrite=overwrite)
     check_writable(Path(output.rstrip("/")).absolute().parent, "the output's folder", "--out")
     summary = collect_answers(folder, manifest, output, partial=partial)

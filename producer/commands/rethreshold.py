@@ -1,8 +1,7 @@
 """The command `rethreshold`: answers decided again at another threshold, without a model."""
 
 import math
-import shutil
-import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from producer.answers import (
     PART_ROWS,
+    VERSION,
     AnswersMeta,
     AnswerWriter,
     check_free,
@@ -20,11 +20,12 @@ from producer.answers import (
     list_parts,
     put_in_place,
     read_answers_meta,
+    scratch_folder,
 )
 from producer.exits import DONE
-from producer.options import Threshold, option
-from producer.plan import check_writable
-from worker.contracts.errors import InputError
+from producer.options import option, read_threshold
+from producer.plan import check_place, check_writable
+from worker.contracts.errors import InputError, WorldError
 from worker.contracts.records import Status
 from worker.contracts.verdict import judge
 
@@ -35,35 +36,61 @@ _READ = ("status", "null_odds", "margin", "best_answer", "best_start_char", "bes
 @click.command()
 @click.argument("answers", type=click.Path(path_type=Path))
 @option(
-    "--null-threshold", required=True, type=Threshold(), help="A number, or inf: answer always."
+    "--null-threshold",
+    required=True,
+    type=read_threshold,
+    metavar="NUMBER",
+    help="A number, or inf: answer always.",
 )
 @option("--out", "output", required=True, help="Parquet file, or a folder if it ends in /.")
 @option("--overwrite", is_flag=True, help="Replace the output.")
 def rethreshold(answers: Path, null_threshold: float, output: str, overwrite: bool) -> int:
     """Decide ANSWERS again: every row carries what that needs. Error rows stay as they are."""
     parts = list_parts(answers)
-    meta = read_answers_meta(parts[0])
-    if meta is None:
-        raise InputError(f"{answers} is no answers file: give what `answer` wrote")
+    meta = _need_meta(answers, parts[0])
+    check_place(output)
     check_free(output, overwrite=overwrite)
-    folder = Path(output.rstrip("/")).absolute().parent
-    check_writable(folder, "the output's folder", "--out")
+    check_writable(Path(output.rstrip("/")).absolute().parent, "the output's folder", "--out")
     judged = replace(meta, null_threshold=None if math.isinf(null_threshold) else null_threshold)
     schema = pq.read_schema(parts[0]).with_metadata(encode_meta(judged))
-    scratch = folder / f".spanmill-{uuid.uuid4().hex}"
     counts = dict.fromkeys(Status, 0)
     try:
-        part_rows = PART_ROWS if output.endswith("/") else float("inf")
-        with AnswerWriter(scratch, schema, part_rows) as writer:
-            for part in parts:
-                for batch in pq.ParquetFile(part).iter_batches(CHUNK_ROWS):
-                    writer.write(_judge(pa.Table.from_batches([batch]), judged, counts))
-        put_in_place(scratch, output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        with scratch_folder(output, "rethreshold") as scratch:
+            made = scratch / "answers"
+            part_rows = PART_ROWS if output.endswith("/") else float("inf")
+            with AnswerWriter(made, schema, part_rows) as writer:
+                for table in _read(parts):
+                    writer.write(_judge(table, judged, counts))
+            put_in_place(made, output)
+    except OSError as error:
+        why = str(error) if error.strerror is None else error.strerror
+        raise WorldError(f"cannot write {output} ({why}): make room or allow it") from error
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     click.echo(f"{told}: {output}")
     return DONE
+
+
+def _need_meta(answers: Path, part: Path) -> AnswersMeta:
+    meta = read_answers_meta(part)
+    if meta is None:
+        raise InputError(f"{answers} is no answers file: give what `answer` wrote")
+    if meta.version > VERSION:
+        raise InputError(
+            f"{answers} has version {meta.version} but this program reads {VERSION}:"
+            " upgrade spanmill"
+        )
+    return meta
+
+
+def _read(parts: list[Path]) -> Iterator[pa.Table]:
+    for part in parts:
+        try:
+            for batch in pq.ParquetFile(part).iter_batches(CHUNK_ROWS):
+                yield pa.Table.from_batches([batch])
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(
+                f"{part} is damaged ({type(error).__name__}): collect the job again"
+            ) from error
 
 
 def _judge(table: pa.Table, meta: AnswersMeta, counts: dict[Status, int]) -> pa.Table:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from producer.embedded import Run, run_job
 from producer.plan import Request, make_manifest, name_job, publish_bundle
@@ -55,7 +55,10 @@ class Meter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         return
 
@@ -190,11 +193,9 @@ def measure(folder: Path, inputs: list[Path], workers: int) -> dict[str, Any]:
     }
 
 
-def _digest(
-    samples: list[tuple[int, float, dict[int, float]]], rows: int
-) -> dict[str, Any]:
+def _digest(samples: list[tuple[int, float, dict[int, float]]], rows: int) -> dict[str, Any]:
     """Return the peak of this process, and each answering process at quarters of the rows."""
-    answering = [sample for sample in samples if sample[2] and 0 < sample[0]]
+    answering = [sample for sample in samples if sample[2] and sample[0] > 0]
     quarters = {}
     for percent in (25, 50, 75, 100):
         reached = [sample for sample in answering if sample[0] * 100 >= rows * percent]

@@ -16,9 +16,9 @@ PASSAGE_WORDS = (85, 115)
 QUESTION_WORDS = 9
 VOCABULARY = 20_000
 
-_HEADS = "b br c ch d dr f fl g gr h j k kr l m n p pr qu r s st t tr v w y z".split()
-_CORES = "a e i o u ai ea ia ou é ø ü".split()
-_TAILS = ["", "", "l", "n", "nd", "r", "rn", "s", "st", "t", "x"]
+_HEADS = ("b", "br", "ch", "d", "f", "fl", "g", "h", "k", "l", "m", "n", "p", "qu", "s", "tr", "z")
+_CORES = ("a", "e", "i", "o", "u", "ai", "ea", "ia", "ou", "é", "ø", "ü")
+_TAILS = ("", "", "l", "n", "nd", "r", "rn", "s", "st", "t", "x")
 
 SCHEMA = pa.schema(
     [

@@ -1,12 +1,13 @@
 """A job's folder in the store: its manifest, the events that say its state, its shards."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
 
-from worker.contracts.errors import JobError
+from worker.contracts.errors import JobError, UsageError
 from worker.contracts.job import (
     MANIFEST,
     JobManifest,
@@ -17,6 +18,10 @@ from worker.contracts.job import (
     shard_key,
 )
 from worker.contracts.store import Store
+
+# Whatever else lies in the folders (an editor's backup, a newer version's state) is passed over.
+_EVENT = re.compile(rf"(\d{{4,}})-({'|'.join(State)})\.json")
+_SHARD = re.compile(r"(\d{7,})\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +46,20 @@ class JobFolder:
         self.job = check_job_id(job)
 
     def read_manifest(self) -> JobManifest | None:
-        """Return the manifest, or None when the job has none yet."""
+        """Return the manifest, or None when the job has none yet.
+
+        Raises:
+            JobError: it is damaged, too new, or another job's.
+        """
         raw = self.store.read(f"{self.job}/{MANIFEST}")
-        return None if raw is None else decode_manifest(raw, f"{self.job}/{MANIFEST}")
+        if raw is None:
+            return None
+        manifest = decode_manifest(raw, f"{self.job}/{MANIFEST}")
+        if manifest.job != self.job:
+            raise JobError(
+                f"the folder {self.job} holds the job {manifest.job!r}: give it that name back"
+            )
+        return manifest
 
     def need_manifest(self) -> JobManifest:
         """Return the manifest.
@@ -52,6 +68,11 @@ class JobFolder:
             JobError: there is no such job, or it was never validated.
         """
         manifest = self.read_manifest()
+        if manifest is None and self._events():
+            raise JobError(
+                f"the job {self.job} ended before its input was checked: give its whole command"
+                " again"
+            )
         if manifest is None:
             raise JobError(
                 f"there is no job {self.job!r} here: list them with `spanmill jobs`, or name their"
@@ -64,21 +85,29 @@ class JobFolder:
         return self.store.put_new(f"{self.job}/{MANIFEST}", encode_manifest(manifest))
 
     def read_events(self) -> list[Event]:
-        """Return all events, oldest first."""
-        raw = (self.store.read(f"{self.job}/events/{name}") for name in self._event_names())
-        return [msgspec.json.decode(one, type=Event) for one in raw if one is not None]
+        """Return all events, oldest first.
+
+        Raises:
+            JobError: one is damaged.
+        """
+        names = [f"{self.job}/events/{number:04d}-{state}.json" for number, state in self._events()]
+        return [_decode_event(name, raw) for name in names if (raw := self.store.read(name))]
 
     def read_state(self) -> State | None:
         """Return the state from the last event's name alone, or None for a job without one."""
-        names = self._event_names()
-        return State(names[-1].removesuffix(".json").split("-", 1)[1]) if names else None
+        events = self._events()
+        return events[-1][1] if events else None
+
+    def count_events(self, state: State) -> int:
+        """Return how often the job came into a state."""
+        return sum(1 for _, one in self._events() if one == state)
 
     def put_event(self, state: State, reason: str | None = None) -> None:
         """Append an event, unless the last one says the same."""
-        names = self._event_names()
-        if names and names[-1].endswith(f"-{state}.json") and reason is None:
+        events = self._events()
+        if events and events[-1][1] == state and reason is None:
             return
-        number = int(names[-1].split("-", 1)[0]) + 1 if names else 1
+        number = events[-1][0] + 1 if events else 1
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         raw = msgspec.json.encode(Event(state, at, reason))
         while not self.store.put_new(f"{self.job}/events/{number:04d}-{state}.json", raw):
@@ -87,12 +116,13 @@ class JobFolder:
     def list_done(self, thousand: int) -> frozenset[int]:
         """Return the numbers of a thousand's batches that have a shard."""
         names = self.store.names(f"{self.job}/shards/{thousand:04d}")
-        return frozenset(int(name.split(".")[0]) for name in names if name.endswith(".parquet"))
+        found = (_SHARD.fullmatch(name) for name in names)
+        return frozenset(int(one[1]) for one in found if one is not None)
 
     def iter_done(self) -> Iterator[int]:
         """Yield the numbers of all batches that have a shard, in order."""
-        thousands = sorted(int(name) for name in self.store.names(f"{self.job}/shards"))
-        for thousand in thousands:
+        names = self.store.names(f"{self.job}/shards")
+        for thousand in sorted(int(name) for name in names if name.isdecimal()):
             yield from sorted(self.list_done(thousand))
 
     def need_shard(self, batch: int) -> bytes:
@@ -108,8 +138,17 @@ class JobFolder:
             )
         return raw
 
-    def _event_names(self) -> list[str]:
-        return self.store.names(f"{self.job}/events")
+    def _events(self) -> list[tuple[int, State]]:
+        """Return the number and state of every event, from their names."""
+        found = (_EVENT.fullmatch(name) for name in self.store.names(f"{self.job}/events"))
+        return sorted((int(one[1]), State(one[2])) for one in found if one is not None)
+
+
+def _decode_event(name: str, raw: bytes) -> Event:
+    try:
+        return msgspec.json.decode(raw, type=Event)
+    except msgspec.DecodeError as error:
+        raise JobError(f"{name} is not an event ({error}): remove that file") from error
 
 
 def list_jobs(store: Store) -> list[str]:
@@ -117,6 +156,13 @@ def list_jobs(store: Store) -> list[str]:
     return [
         name
         for name in store.names("")
-        if name != "bundles"
+        if _may_be_job(name)
         and (store.names(f"{name}/events") or store.exists(f"{name}/{MANIFEST}"))
     ]
+
+
+def _may_be_job(name: str) -> bool:
+    try:
+        return check_job_id(name) == name
+    except UsageError:
+        return False

@@ -12,7 +12,10 @@ from worker.contracts.options import ForwardPolicy, ReadingOptions
 
 VERSION = 1
 MANIFEST = "manifest.json"
-_JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+#: The folder of the jobs' bundles, beside the jobs.
+BUNDLES = "bundles"
+LONGEST_ID = 64
+_JOB_ID = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{LONGEST_ID - 1}}}")
 
 #: Small jobs get smaller batches, so that every core has work and a kill costs little.
 BATCHES_AT_LEAST = 64
@@ -95,6 +98,11 @@ class JobManifest:
     versions: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Versioned:
+    version: int
+
+
 def encode_manifest(manifest: JobManifest) -> bytes:
     """Return the manifest as JSON."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
@@ -107,28 +115,30 @@ def decode_manifest(raw: bytes, where: str) -> JobManifest:
         JobError: it is damaged, or written by a newer version.
     """
     try:
-        manifest = msgspec.json.decode(raw, type=JobManifest)
+        # Alone and first: a newer manifest may lack fields, or have them of other types.
+        version = msgspec.json.decode(raw, type=_Versioned).version
+        if version > VERSION:
+            raise JobError(
+                f"{where} has version {version} but this program reads {VERSION}: upgrade spanmill"
+            )
+        return msgspec.json.decode(raw, type=JobManifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise JobError(
             f"{where} is not a manifest that this version reads ({error}): start a new job"
         ) from error
-    if manifest.version > VERSION:
-        raise JobError(
-            f"{where} has version {manifest.version} but this program reads {VERSION}:"
-            " upgrade spanmill"
-        )
-    return manifest
 
 
 def check_job_id(job: str) -> str:
     """Return the id if it is one.
 
     Raises:
-        UsageError: it holds other characters, or is too long; it names a folder.
+        UsageError: it holds other characters, or is too long; it names a folder, and must not be
+            that of the bundles.
     """
-    if _JOB_ID.fullmatch(job) is None:
+    if _JOB_ID.fullmatch(job) is None or job == BUNDLES:
         raise UsageError(
-            f"{job!r} is no job id: use up to 64 lower-case letters, digits and hyphens"
+            f"{job!r} is no job id: use up to {LONGEST_ID} lower-case letters, digits and inner"
+            f" hyphens (and not {BUNDLES!r})"
         )
     return job
 

@@ -4,9 +4,9 @@ Kept columns travel behind the named ones, untouched, from the input through pay
 """
 
 import base64
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -75,6 +75,13 @@ class Payload:
 
 
 @dataclass(frozen=True, slots=True)
+class _PayloadMeta:
+    version: int
+    job: str
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
 class BatchStats:
     """How a batch went; one row of ``stats.parquet``, in this order.
 
@@ -116,8 +123,10 @@ class ShardMeta:
 
 def encode_payload(job: str, batch: int, rows: pa.Table) -> bytes:
     """Pack rows of EXAMPLE_SCHEMA and kept columns as a compressed Arrow IPC stream."""
-    meta = {_META: msgspec.json.encode({"version": VERSION, "job": job, "batch": batch})}
-    table = rows.replace_schema_metadata(meta).combine_chunks()
+    meta = {_META: msgspec.json.encode(_PayloadMeta(VERSION, job, batch))}
+    table = rows.replace_schema_metadata(meta)
+    with contextlib.suppress(pa.ArrowInvalid):  # dictionaries too many for one: a stream takes many
+        table = table.combine_chunks()
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
@@ -134,15 +143,22 @@ def decode_payload(raw: bytes) -> Payload:
     try:
         with pa.ipc.open_stream(raw) as reader:
             table = reader.read_all()
-        meta = msgspec.json.decode(table.schema.metadata[_META], type=dict[str, Any])
+        meta = msgspec.json.decode(table.schema.metadata[_META], type=_PayloadMeta)
         named = table.select(range(len(EXAMPLE_SCHEMA))).to_pydict()
-    except (pa.ArrowException, msgspec.DecodeError, KeyError, TypeError, OSError) as error:
+    except (
+        pa.ArrowException,
+        msgspec.DecodeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OSError,
+    ) as error:
         raise JobError(
             f"a batch's payload cannot be read ({type(error).__name__}): publish it again"
         ) from error
-    if meta["version"] != VERSION:
+    if meta.version != VERSION:
         raise JobError(
-            f"a payload has version {meta['version']} but this worker reads {VERSION}:"
+            f"a payload has version {meta.version} but this worker reads {VERSION}:"
             " use the same release everywhere"
         )
     examples = tuple(
@@ -150,7 +166,7 @@ def decode_payload(raw: bytes) -> Payload:
     )
     # By position: a kept column may have the name of one before it.
     kept = table.select(range(len(EXAMPLE_SCHEMA), table.num_columns))
-    return Payload(meta["job"], meta["batch"], examples, kept)
+    return Payload(meta.job, meta.batch, examples, kept)
 
 
 def encode_shard(job: str, answers: Sequence[Answer], kept: pa.Table, stats: BatchStats) -> bytes:
@@ -161,7 +177,10 @@ def encode_shard(job: str, answers: Sequence[Answer], kept: pa.Table, stats: Bat
     meta = ShardMeta(VERSION, job, answers[0].row, stats)
     table = table.replace_schema_metadata({_META: msgspec.json.encode(meta)})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", use_dictionary=False, write_statistics=False)
+    with pq.ParquetWriter(
+        sink, table.schema, compression="zstd", use_dictionary=False, write_statistics=False
+    ) as writer:
+        write_rows(writer, table)
     return bytes(sink.getvalue())
 
 
@@ -169,16 +188,55 @@ def open_shard(raw: bytes) -> tuple[ShardMeta, pq.ParquetFile]:
     """Open a shard; its rows are read when asked for.
 
     Raises:
-        JobError: the bytes are not a shard.
+        JobError: the bytes are not a shard that this version reads.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(raw))
         meta = msgspec.json.decode(file.schema_arrow.metadata[_META], type=ShardMeta)
-    except (pa.ArrowException, msgspec.DecodeError, KeyError, TypeError) as error:
+    except (pa.ArrowException, msgspec.DecodeError, KeyError, TypeError, OSError) as error:
         raise JobError(
             f"a shard cannot be read ({type(error).__name__}): delete it and run the job again"
         ) from error
+    if meta.version > VERSION:
+        raise JobError(
+            f"a shard has version {meta.version} but this program reads {VERSION}: upgrade spanmill"
+        )
     return meta, file
+
+
+def read_shard(raw: bytes) -> tuple[ShardMeta, pa.Table]:
+    """Return what a shard's footer says, and its rows.
+
+    Raises:
+        JobError: the bytes are not a shard that this version reads.
+    """
+    meta, file = open_shard(raw)
+    try:
+        groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
+        return meta, pa.concat_tables(groups)
+    except (pa.ArrowException, OSError) as error:
+        raise JobError(
+            f"the shard of batch {meta.stats.batch} of {meta.job} is damaged"
+            f" ({type(error).__name__}): delete it and run the job again"
+        ) from error
+
+
+def write_rows(writer: pq.ParquetWriter, table: pa.Table) -> None:
+    """Write rows as one row group; as several where their dictionaries do not fit into one.
+
+    The entries of an int8 dictionary, for instance, may be others in each file of the input, and
+    a reader takes them a row group at a time.
+    """
+    try:
+        whole = table.unify_dictionaries().combine_chunks()
+    except pa.ArrowInvalid:
+        if table.num_rows < 2:  # one row has no two dictionaries
+            raise
+        half = table.num_rows // 2
+        write_rows(writer, table.slice(0, half))
+        write_rows(writer, table.slice(half))
+    else:
+        writer.write_table(whole)
 
 
 def make_answer_table(answers: Sequence[Answer], latency_ms: float) -> pa.Table:

@@ -58,7 +58,13 @@ class LocalStore:
 
     def exists(self, key: str) -> bool:
         """Say whether there is such an object."""
-        return (self.root / key).exists()
+        try:
+            (self.root / key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise _world_error(self.root / key, "read", error) from error
+        return True
 
     def names(self, folder: str) -> list[str]:
         """Return the sorted names directly in a folder; an absent folder has none."""
@@ -75,7 +81,7 @@ class LocalStore:
         temporary = self.root / TEMPORARY / uuid.uuid4().hex
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
-            final.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(final.parent)
             try:
                 with temporary.open("xb") as stream:
                     stream.write(raw)
@@ -120,6 +126,15 @@ def _link(temporary: Path, final: Path) -> bool:
     return True
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that their names survive a power cut too."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -137,12 +152,15 @@ def _listed(folder: Path) -> Iterator[Path]:
 _CURES = {
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room in the quota",
-    errno.EACCES: "allow this user to write there, or use another --jobs-root",
-    errno.EPERM: "allow this user to write there, or use another --jobs-root",
+    errno.EFBIG: "raise the limit on the size of files",
     errno.EROFS: "use a --jobs-root that is writable",
+    errno.EACCES: "allow this user to {verb} there, or use another --jobs-root",
+    errno.EPERM: "allow this user to {verb} there, or use another --jobs-root",
 }
 
 
 def _world_error(path: Path, verb: str, error: OSError) -> WorldError:
-    cure = _CURES.get(error.errno or 0, "check the disk")
-    return WorldError(f"cannot {verb} {path} ({error.strerror}): {cure}")
+    cure = None if error.errno is None else _CURES.get(error.errno)
+    advice = "check the disk" if cure is None else cure.format(verb=verb)
+    why = str(error) if error.strerror is None else error.strerror
+    return WorldError(f"cannot {verb} {path} ({why}): {advice}")

@@ -1,5 +1,6 @@
 """A bundle's sample: read it, and compare with the answers recorded when the bundle was made."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -7,16 +8,20 @@ from worker.contracts.bundle import SampleRow
 from worker.contracts.records import Answer, Example
 from worker.reading.reader import Reader
 
-#: How far, in logits, a score may lie from the recorded one. Processors without VNNI or AMX add
-#: int8 products in 16 bits, and others round in another order; a wrong graph is off by far more.
+#: How far, in logits, a score may lie from the recorded one. int8 products are added in 16 bits by
+#: processors without VNNI or AMX, and rounding follows the order of sums: between such machines a
+#: score of two logits moves by some tenths, and by many whole ones when the graph is not the one.
 TOLERANCE = 1.0
-#: Two spans this near each other may change places.
-TIE = 0.5
+#: So many spans are looked at for the recorded one, where another text came out best.
+RIVALS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A sample row that came out otherwise; scores are in logits."""
+    """A sample row that came out otherwise; scores are in logits.
+
+    Not ``harmful`` is a tie: the recorded answer is still there, a hair behind another.
+    """
 
     row: int
     recorded: SampleRow
@@ -39,32 +44,35 @@ def answer_sample(reader: Reader, texts: Sequence[tuple[str, str]]) -> tuple[Sam
     Raises:
         ValueError: a row could not be read, so that there is nothing to record.
     """
-    examples = [Example(row, str(row), *pair) for row, pair in enumerate(texts)]
-    rows = []
-    for example, answer in zip(examples, read_all(reader, examples), strict=True):
-        if answer.best is None or answer.null_odds is None:
-            raise ValueError(f"row {example.row} of the sample has no answer: {answer.error}")
-        rows.append(
-            SampleRow(
-                question=example.question,
-                context=example.context,
-                answer=answer.best.text,
-                score=round(answer.best.score, 4),
-                null_odds=round(answer.null_odds, 4),
-            )
-        )
-    return tuple(rows)
+    pairs = zip(texts, _read(reader, texts), strict=True)
+    return tuple(_record(text, answer) for text, answer in pairs)
 
 
 def compare_sample(reader: Reader, recorded: Sequence[SampleRow]) -> Iterator[Difference]:
-    """Yield the rows that read otherwise here."""
-    found = answer_sample(reader, [(row.question, row.context) for row in recorded])
-    for number, (old, new) in enumerate(zip(recorded, found, strict=True)):
-        far = (
-            abs(old.score - new.score) > TOLERANCE or abs(old.null_odds - new.null_odds) > TOLERANCE
-        )
-        if old.answer != new.answer or far:
-            yield Difference(number, old, new.answer, new.score, new.null_odds, harmful=far)
+    """Yield the rows that read otherwise here; the reader gives ``RIVALS`` alternatives.
+
+    Raises:
+        ValueError: a row could not be read at all.
+    """
+    texts = [(row.question, row.context) for row in recorded]
+    for number, answer in enumerate(_read(reader, texts)):
+        old, new = recorded[number], _record(texts[number], answer)
+        rivals = {span.text: span.score for span in answer.alternatives}
+        near = abs(old.score - rivals.get(old.answer, math.inf)) <= TOLERANCE
+        harmful = not near or abs(old.null_odds - new.null_odds) > TOLERANCE
+        if harmful or old.answer != new.answer:
+            yield Difference(number, old, new.answer, new.score, new.null_odds, harmful)
+
+
+def _read(reader: Reader, texts: Sequence[tuple[str, str]]) -> list[Answer]:
+    return read_all(reader, [Example(row, str(row), *text) for row, text in enumerate(texts)])
+
+
+def _record(text: tuple[str, str], answer: Answer) -> SampleRow:
+    if answer.best is None or answer.null_odds is None:
+        raise ValueError(f"row {answer.row} of the sample has no span: {answer.error}")
+    score, null_odds = round(answer.best.score, 4), round(answer.null_odds, 4)
+    return SampleRow(*text, answer.best.text, score, null_odds)
 
 
 def _ignore(_rows: Sequence[int]) -> None:

@@ -107,7 +107,8 @@ def test_the_nearest_passage_of_the_same_title_is_preferred() -> None:
     twin = _ask(
         "Was the mill at Arden built in 1742?", MILL.replace("Vane", "Vance"), title="Ships"
     )
-    made = ask_nearest_passages([*ROWS, twin], 9, 1)
+    far = _ask("Who is paid?", "Nobody at Arden is paid for this.")
+    made = ask_nearest_passages([far, *ROWS, twin], 9, 1)
     places = {row.question: row.context for row in made}
     assert places["Who built the mill at Arden in 1742?"] == WEIR
     assert places["What carried the weir away?"] == MILL
@@ -132,7 +133,7 @@ def test_no_other_passage_means_no_row() -> None:
 )
 def test_answers_are_sought_as_the_official_scores_compare_them(
     context: str,
-    lacks: bool,  # noqa: FBT001
+    lacks: bool,
 ) -> None:
     assert lacks_answers(context, ROWS[0]) is lacks
 

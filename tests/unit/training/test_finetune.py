@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,12 @@ from torch.nn.functional import cross_entropy
 
 from tests.tiny import PASSAGES, SIZES, Tiny
 from training.data import Gold, Labelled
-from training.finetune import Progress, Run, finetune, make_optimizer, span_loss
+from training.finetune import Run, finetune, make_optimizer, span_loss
 from training.predict import SpanModel
-from training.schedule import Schedule, Stage
-from worker.contracts.errors import JobError
+from training.progress import Progress
+from training.schedule import Plan, Schedule, Stage
+from worker.contracts.errors import InputError, JobError, UsageError
 from worker.contracts.family import FAMILIES
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 FAST = Schedule(
     learning_rate=5e-3,
@@ -48,11 +39,11 @@ def _ask(word: str, passage: int) -> Labelled:
 ROWS = tuple(
     _ask(word, passage)
     for passage, words in enumerate(
-        (["Joan", "1742", "weir", "stones"], ["hand", "October", "threads"], ["cat", "ship", "men"])
+        (["Joan", "1742", "weir", "stones", "wheel"], ["hand", "October", "threads", "60", "day"])
     )
     for word in words
 )
-HELD_OUT = (*ROWS[:3], replace(ROWS[3], answers=()))
+HELD_OUT = (_ask("cat", 2), _ask("Ruiz", 2), replace(_ask("ship", 2), answers=()))
 
 
 def _train(
@@ -71,28 +62,52 @@ def _tensors(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "latest" / "training.safetensors")
 
 
+def _train_until(
+    step: int, monkeypatch: pytest.MonkeyPatch, tiny: Tiny, out: Path, **changes: Any
+) -> None:
+    """Train, and be killed after so many steps."""
+    learn = Run.learn
+
+    def learn_or_die(run: Run, batch: dict[str, torch.Tensor], plan: Plan) -> bool:
+        if run.progress.step == step:
+            raise KeyboardInterrupt
+        return learn(run, batch, plan)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "learn", learn_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            _train(tiny, out, replace(FAST, **changes))
+
+
 def test_a_run_that_was_cut_resumes_to_the_same_weights(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _train(tiny, tmp_path / "whole")
-    learn = Run.learn
-
-    def cut(run: Run, batch: dict[str, torch.Tensor], steps: int) -> bool:
-        if run.progress.step == 5:
-            raise KeyboardInterrupt
-        return learn(run, batch, steps)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Run, "learn", cut)
-        with pytest.raises(KeyboardInterrupt):
-            _train(tiny, tmp_path / "cut")
+    _train_until(5, monkeypatch, tiny, tmp_path / "cut")
     assert json.loads((tmp_path / "cut/latest/progress.json").read_text())["step"] == 3
     _train(tiny, tmp_path / "cut")
-    whole, cut_tensors = _tensors(tmp_path / "whole"), _tensors(tmp_path / "cut")
-    assert whole.keys() == cut_tensors.keys()
-    assert all(torch.equal(whole[name], cut_tensors[name]) for name in whole)
+    whole, resumed = _tensors(tmp_path / "whole"), _tensors(tmp_path / "cut")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     steps = [line["step"] for line in _metrics(tmp_path / "cut") if "loss" in line]
     assert steps == list(range(1, len(steps) + 1))
+
+
+def test_a_folder_with_another_run_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    _train(tiny, tmp_path, epochs=2)
+    with pytest.raises(UsageError, match="other rows"):
+        _train(tiny, tmp_path, replace(FAST, seed=9), epochs=2)
+
+
+@pytest.mark.parametrize("held_out", [(), (replace(ROWS[0], id="again", answers=()),)])
+def test_held_out_rows_that_judge_nothing_are_refused(
+    held_out: tuple[Labelled, ...], tiny: Tiny, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="held-out"):
+        finetune(
+            str(tiny.checkpoint("bert")), [Stage(ROWS)], held_out, FAST, SIZES, tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_finished_run_stays_as_it_is(tiny: Tiny, tmp_path: Path) -> None:
@@ -108,7 +123,8 @@ def test_the_loss_falls_and_every_step_is_recorded(tiny: Tiny, tmp_path: Path) -
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, steps[0]["steps"] + 1))
     assert steps[-1]["loss"] < 0.8 * steps[0]["loss"]
-    assert all(line["examples_per_second"] > 0 and line["lr"] >= 0 for line in steps)
+    assert all(line["examples_per_second"] > 0 and line["lr"] > 0 for line in steps)
+    assert steps[-1]["epoch"] == 10
     scores = [line["held_out"] for line in lines if "held_out" in line]
     assert scores[-1]["rows"] == len(HELD_OUT)
     assert 0 <= scores[-1]["answerable_f1"] <= 100
@@ -116,13 +132,10 @@ def test_the_loss_falls_and_every_step_is_recorded(tiny: Tiny, tmp_path: Path) -
 
 def test_the_best_checkpoint_is_returned_and_kept(tiny: Tiny, tmp_path: Path) -> None:
     best = _train(tiny, tmp_path, epochs=8)
-    scored = {
-        line["step"]: (line["held_out"]["best_f1"] + line["held_out"]["answerable_f1"]) / 2
-        for line in _metrics(tmp_path)
-        if "held_out" in line
-    }
+    scored = {line["step"]: line["score"] for line in _metrics(tmp_path) if "score" in line}
     step = json.loads((best / "progress.json").read_text())["step"]
     assert scored[step] == max(scored.values())
+    assert len(set(scored.values())) > 1
     assert {path.name for path in best.iterdir()} >= {
         "config.json",
         "model.safetensors",
@@ -132,13 +145,13 @@ def test_the_best_checkpoint_is_returned_and_kept(tiny: Tiny, tmp_path: Path) ->
 
 @pytest.mark.parametrize("every", [1, 99])
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
-    every: int, tiny: Tiny, tmp_path: Path
+    every: int, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _train(tiny, tmp_path, FAST, epochs=1)
+    _train_until(4, monkeypatch, tiny, tmp_path)
     before = _tensors(tmp_path)
     broken = replace(FAST, learning_rate=math.inf, checkpoint_every_steps=every)
-    with pytest.raises(JobError, match="step-0000002 is kept"):
-        _train(tiny, tmp_path, broken, epochs=4)
+    with pytest.raises(JobError, match="step-0000003 is kept"):
+        _train(tiny, tmp_path, broken)
     assert all(torch.equal(before[name], value) for name, value in _tensors(tmp_path).items())
     assert all(torch.isfinite(value).all() for value in before.values())
 

@@ -1,5 +1,7 @@
 """What a run does when: rates, epochs, stages."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.tiny import PASSAGES, SIZES, Tiny
@@ -47,11 +49,18 @@ def test_stages_follow_each_other_and_epochs_differ(encoder: Encoder) -> None:
     for epoch in (plan.batches[2:4], plan.batches[4:]):
         assert sorted(at for batch in epoch for at in batch) == list(range(8, 14))
     assert plan.batches[2:4] != plan.batches[4:]
+    assert [plan.epoch_at(batch) for batch in range(6)] == [1, 1, 2, 2, 3, 3]
     assert count_steps(plan, schedule) == 3
-    assert (
-        plan.batches
-        == plan_run([Stage(_rows(8, "far")), Stage(_rows(6, "near"), 2)], schedule, encoder).batches
-    )
+
+
+def test_a_plan_is_known_by_its_digest(encoder: Encoder) -> None:
+    def digest(rows: tuple[Labelled, ...], seed: int) -> str:
+        return plan_run([Stage(rows)], Schedule(batch_windows=4, seed=seed), encoder).digest()
+
+    rows = _rows(8, "near")
+    moved = (replace(rows[0], answers=(Gold("Arden", PASSAGES[0].index("Arden")),)), *rows[1:])
+    assert digest(rows, 1) == digest(rows, 1)
+    assert len({digest(rows, 1), digest(rows, 2), digest(rows[:7], 1), digest(moved, 1)}) == 4
 
 
 @pytest.mark.parametrize("rows", [(), (Labelled("a", "Who?", PASSAGES[0], ()),)])

@@ -247,7 +247,7 @@ def test_a_tokenizers_own_truncation_and_padding_are_switched_off(
 
 
 def test_a_tokenizer_of_another_family_is_refused() -> None:
-    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
     with pytest.raises(BundleError, match=r"no token \[CLS\]"):
         Encoder(tokenizer, FAMILIES["bert"], WindowSizes())
 

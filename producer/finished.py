@@ -1,0 +1,74 @@
+"""What a finished job has to show when its command is given again."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from producer.answers import check_free, list_parts, read_answers_meta
+from producer.begin import list_children
+from producer.books import Summary
+from producer.embedded import collect_job
+from worker.contracts.errors import UsageError
+from worker.contracts.folder import JobFolder
+from worker.contracts.job import DONE, JobManifest
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A finished job's numbers, and whether its output had to be written again."""
+
+    summary: Summary
+    collected: bool
+
+
+def show(root: Path, folder: JobFolder, manifest: JobManifest) -> Finished:
+    """Return a finished job's numbers; its output is written again if it is gone.
+
+    A retry of its errors that went to the same output stands in for it: its answers lie over.
+
+    Raises:
+        UsageError: something else lies at the output.
+        WorldError: the output cannot be written.
+    """
+    heir, of_heir = _find_heir(root, folder, manifest)
+    owner = _find_owner(Path(manifest.output.rstrip("/")))
+    if owner is None:
+        check_free(manifest.output, overwrite=False)
+    elif owner not in (folder.job, heir.job):
+        raise UsageError(
+            f"the output {manifest.output} holds the answers of the job {owner} meanwhile:"
+            " choose another --out, or give --overwrite"
+        )
+    summary = None if owner is None else _read_summary(heir)
+    if summary is None:
+        return Finished(collect_job(heir, of_heir, manifest.output), collected=True)
+    return Finished(replace(summary, output=manifest.output), collected=False)
+
+
+def _find_heir(
+    root: Path, folder: JobFolder, manifest: JobManifest
+) -> tuple[JobFolder, JobManifest]:
+    for job in list_children(root, folder.job):
+        child = JobFolder(folder.store, job)
+        retried = child.read_manifest()
+        if retried is not None and retried.output == manifest.output and child.read_state() in DONE:
+            return _find_heir(root, child, retried)
+    return folder, manifest
+
+
+def _find_owner(output: Path) -> str | None:
+    """Return the job whose answers lie there; None for nothing, and for what is no answers."""
+    try:
+        meta = read_answers_meta(list_parts(output)[0])
+    except UsageError:
+        return None
+    return None if meta is None else meta.job
+
+
+def _read_summary(folder: JobFolder) -> Summary | None:
+    raw = folder.store.read(f"{folder.job}/summary.json")
+    try:
+        return None if raw is None else msgspec.json.decode(raw, type=Summary)
+    except msgspec.DecodeError:
+        return None

@@ -1,0 +1,137 @@
+"""Calibration: the official threshold, and a confidence that means what it says."""
+
+import numpy as np
+import pytest
+
+from training.calibrate import (
+    FOLDS,
+    calibrate,
+    cross_fit,
+    find_threshold,
+    fit_calibration,
+    fit_logistic,
+    judge_all,
+    measure_honesty,
+)
+from training.data import Gold, Labelled
+from training.evaluate import Read, to_scored
+from worker.contracts.errors import InputError
+from worker.contracts.records import Answer, Span, Status
+from worker.reading.scores import evaluate
+
+
+def test_a_logistic_fit_finds_the_weights_that_made_the_data() -> None:
+    rng = np.random.default_rng(1)
+    features = rng.normal(0, 2, (20_000, 2))
+    chance = 1 / (1 + np.exp(-(0.5 - 0.8 * features[:, 0] + 0.3 * features[:, 1])))
+    found = fit_logistic(features, rng.random(20_000) < chance)
+    assert found == pytest.approx([0.5, -0.8, 0.3], abs=0.06)
+
+
+def test_a_logistic_fit_agrees_with_scikit_learn() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(2)
+    features = rng.normal(1, 3, (3_000, 2))
+    labels = features.sum(axis=1) + rng.normal(0, 4, 3_000) > 1
+    known = LogisticRegression(C=1e6).fit(features, labels)
+    expected = [known.intercept_[0], *known.coef_[0]]
+    assert fit_logistic(features, labels) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("labels", [[True] * 6, [False] * 6, [False] * 3 + [True] * 3])
+def test_a_fit_stays_finite_on_data_of_one_kind_or_parted(labels: list[bool]) -> None:
+    features = np.array([[-300.0], [-200.0], [-100.0], [100.0], [200.0], [300.0]])
+    found = fit_logistic(features, np.array(labels))
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() < 10
+
+
+def test_the_threshold_is_the_one_that_scores_best() -> None:
+    read = _simulate(400)
+    f1, threshold = find_threshold(read)
+    assert evaluate(to_scored(read, threshold)).f1 == pytest.approx(f1)
+    others = [evaluate(to_scored(read, other)).f1 for other in np.linspace(-8, 8, 33)]
+    assert max(others) <= f1 + 1e-9
+    assert evaluate(to_scored(read, None)).f1 < f1 - 5
+
+
+def test_confidence_is_honest_on_rows_it_was_not_fitted_on() -> None:
+    fit = calibrate(_simulate(3_000, seed=3))
+    fresh = judge_all(_simulate(3_000, seed=4), fit.null_threshold, fit.calibration)
+    honesty = measure_honesty([one for one, _ in fresh], [right for _, right in fresh])
+    assert honesty.expected_error < 0.04
+    assert fit.honesty.expected_error < 0.04
+    assert honesty.confidence == pytest.approx(honesty.accuracy, abs=0.02)
+
+
+def test_more_null_odds_mean_less_trust_in_the_answer_and_more_in_silence() -> None:
+    calibration = fit_calibration(_simulate(2_000))
+    assert calibration.answer.null_odds < 0 < calibration.abstention.null_odds
+    assert calibration.answer.margin > 0
+    assert calibration.abstention.margin == 0
+
+
+def test_margins_are_cut_where_they_are_rare() -> None:
+    read = _simulate(2_000)
+    calibration = fit_calibration(read)
+    margins = sorted(answer.margin for answer in read.answers if answer.margin is not None)
+    assert margins[len(margins) // 2] < calibration.max_margin < margins[-1]
+
+
+@pytest.mark.parametrize(("kept", "lacking"), [(True, "unanswerable"), (False, "answerable")])
+def test_rows_of_one_kind_are_refused_in_a_sentence(kept: bool, lacking: str) -> None:
+    read = _simulate(200)
+    pairs = [pair for pair in zip(*_columns(read), strict=True) if bool(pair[0].answers) is kept]
+    one_kind = Read(tuple(row for row, _ in pairs), tuple(answer for _, answer in pairs))
+    with pytest.raises(InputError, match=f"no {lacking} question"):
+        calibrate(one_kind)
+
+
+def test_a_passage_without_tokens_is_silence_and_certain() -> None:
+    read = _simulate(100)
+    empty = Labelled("e", "?", "", ())
+    nothing = Answer(row=100, id="e", status=Status.UNANSWERABLE)
+    longer = Read((*read.rows, empty), (*read.answers, nothing))
+    fit = calibrate(longer)
+    assert judge_all(longer, fit.null_threshold, fit.calibration)[-1] == (1.0, True)
+
+
+def test_cross_fitting_judges_every_row_once() -> None:
+    read = _simulate(150)
+    assert cross_fit(read, seed=1).rows == 150
+    assert len({row.context for row in read.rows}) > FOLDS
+
+
+def test_expected_calibration_error_of_known_bins() -> None:
+    said = [0.95] * 10 + [0.55] * 10
+    right = [True] * 7 + [False] * 3 + [True] * 5 + [False] * 5
+    honesty = measure_honesty(said, right)
+    assert honesty.expected_error == pytest.approx(0.5 * 0.25 + 0.5 * 0.05)
+    assert [(one.rows, one.right) for one in honesty.bins] == [(10, 0.5), (10, 0.7)]
+
+
+def test_the_risk_coverage_curve_takes_the_surest_rows_first() -> None:
+    honesty = measure_honesty([0.1, 0.9, 0.8, 0.2, 1.0], [False, True, True, False, True])
+    risks = {round(point.coverage, 2): point.risk for point in honesty.curve}
+    assert risks == pytest.approx({0.2: 0, 0.4: 0, 0.6: 0, 0.8: 0.25, 1.0: 0.4})
+
+
+def _simulate(rows: int, seed: int = 5) -> Read:
+    """Return rows whose null odds and margins say something, but not all, of what is right."""
+    rng = np.random.default_rng(seed)
+    labelled, answers = [], []
+    for number in range(rows):
+        answerable = bool(rng.random() < 0.5)
+        odds = float(rng.normal(-2 if answerable else 2, 3))
+        margin = float(rng.exponential(2))
+        right = answerable and rng.random() < 1 / (1 + np.exp(0.3 * odds - 0.5 * margin + 0.5))
+        golds = (Gold("gold", 0),) if answerable else ()
+        labelled.append(Labelled(str(number), "?", f"passage {number // 3}", golds))
+        span = Span("gold" if right else "other", 0, 5, 1.0)
+        answers.append(Answer(number, str(number), Status.ANSWERED, span, odds, margin))
+    return Read(tuple(labelled), tuple(answers))
+
+
+def _columns(read: Read) -> tuple[tuple[Labelled, ...], tuple[Answer, ...]]:
+    return read.rows, read.answers

@@ -1,0 +1,161 @@
+"""Distillation: one loop, from what teachers say and do to a smaller checkpoint that reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import skip_first_batches  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from training.checkpoint import find_checkpoint
+from training.data import Labelled, refuse_shared_passages
+from training.features import Feature, make_features, pad
+from training.imitation import UNLABELLED, Imitation
+from training.layers import take_layers
+from training.lesson import Lesson, Material, Student, refuse_senseless
+from training.run import BEST, Run
+from training.schedule import Plan, Schedule, count_steps, lay_out
+from training.teacher import (
+    Cache,
+    Panel,
+    SoftLabel,
+    Teacher,
+    find_teacher,
+    open_model_to_watch,
+    refuse_other_tokens,
+)
+from worker.contracts.errors import UsageError
+from worker.contracts.family import WindowSizes
+from worker.reading.windows import Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A window with its targets, and what the teachers said of it if they are not watched."""
+
+    feature: Feature
+    label: SoftLabel | None
+
+
+def distill(
+    lesson: Lesson,
+    materials: Sequence[Material],
+    held_out: Sequence[Labelled],
+    schedule: Schedule,
+    sizes: WindowSizes,
+    out: Path,
+) -> Path:
+    """Teach a student; return the folder of the checkpoint that reads held-out rows best.
+
+    Called again with the same arguments it resumes from ``out/latest``, to the same weights.
+
+    Raises:
+        UsageError: the lesson, a checkpoint or the data cannot be used, or ``out`` holds another
+            run.
+        JobError: a logit or the loss is no number; the last checkpoint stays.
+        WorldError: a checkpoint or a label could not be written; what was there stays.
+    """
+    refuse_senseless(lesson, materials)
+    teachers = [find_teacher(name) for name in lesson.teachers]
+    source = prepare_student(lesson.student, out, schedule.seed)
+    refuse_other_tokens(teachers, source)
+    watched = open_model_to_watch(teachers, sizes) if lesson.weights.inner() else None
+    learner = partial(Imitation, lesson=lesson, smoothing=schedule.label_smoothing, teacher=watched)
+    run = Run(source, schedule, sizes, out, learner)
+    plan = plan_materials(materials, held_out, schedule, run.encoder)
+    labels = [None] * len(plan.features) if watched else ask(teachers, plan, run, lesson.cache)
+    loader = run.open_loader(plan, list(map(Taught, plan.features, labels)), pad_taught)
+    done = run.resume("-".join([plan.digest(), *(teacher.digest for teacher in teachers)]))
+    for batch in skip_first_batches(loader, done * schedule.accumulation):
+        if not run.learn(batch, plan):
+            continue
+        last = run.progress.step == count_steps(plan, schedule)
+        if last or run.progress.step % schedule.checkpoint_every_steps == 0:
+            run.evaluate(held_out)
+            run.save()
+        if run.has_lost_patience():
+            break
+    return out / BEST
+
+
+def prepare_student(student: Student, out: Path, seed: int) -> Path:
+    """Return the folder of the checkpoint that learns; chosen layers become ``out/student``.
+
+    Raises:
+        UsageError: it cannot be used, or has no head although it should.
+    """
+    source = find_checkpoint(student.checkpoint)
+    if not student.new_head and not _has_head(source):
+        raise UsageError(
+            f"the student {student.checkpoint} has no head for question answering: fine-tune it"
+            " first, or say that it gets a new head"
+        )
+    if student.layers is None:
+        return source
+    torch.manual_seed(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    return take_layers(source, student.layers, out / "student")
+
+
+def plan_materials(
+    materials: Sequence[Material],
+    held_out: Sequence[Labelled],
+    schedule: Schedule,
+    encoder: Encoder,
+) -> Plan:
+    """Window all materials and lay out their epochs; pairs have no target.
+
+    Raises:
+        InputError: a passage is held out and learned from.
+    """
+    refuse_shared_passages((row for one in materials for row in (*one.rows, *_rows(one))), held_out)
+    parts = []
+    for material in materials:
+        unlabelled = [
+            replace(feature, start=UNLABELLED, end=UNLABELLED)
+            for feature in make_features(_rows(material), encoder)
+        ]
+        parts.append((make_features(material.rows, encoder) + unlabelled, material.epochs))
+    return lay_out(parts, schedule)
+
+
+def ask(teachers: Sequence[Teacher], plan: Plan, run: Run, cache: Path) -> list[SoftLabel]:
+    """Return what the teachers say of the plan's windows, asked once for all runs."""
+    panel = Panel(teachers, run.encoder, run.accelerator.device)
+    windows = [feature.window for feature in plan.features]
+    with run.accelerator.main_process_first(), run.accelerator.autocast():
+        return Cache(cache, teachers, run.schedule.precision).label(windows, panel)
+
+
+def pad_taught(taught: Sequence[Taught], pad_id: int) -> dict[str, torch.Tensor]:
+    """Pad windows as ``pad`` does; the teachers' logits are ``(windows, tokens)``, 0 in padding."""
+    batch = pad([one.feature for one in taught], pad_id)
+    labels = [one.label for one in taught if one.label is not None]
+    if labels:
+        tokens = batch["input_ids"].shape[1]
+        batch["teacher_starts"] = _pad_logits([one.starts for one in labels], tokens)
+        batch["teacher_ends"] = _pad_logits([one.ends for one in labels], tokens)
+    return batch
+
+
+def _rows(material: Material) -> list[Labelled]:
+    return [Labelled("", pair.question, pair.context, ()) for pair in material.pairs]
+
+
+def _pad_logits(logits: Sequence[NDArray[np.float16]], tokens: int) -> torch.Tensor:
+    padded = np.zeros((len(logits), tokens), np.float32)
+    for row, one in zip(padded, logits, strict=True):
+        row[: len(one)] = one
+    return torch.from_numpy(padded)
+
+
+def _has_head(checkpoint: Path) -> bool:
+    for file in checkpoint.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            if "qa_outputs.weight" in tensors.keys():  # noqa: SIM118  it is no dictionary
+                return True
+    return False

@@ -1,0 +1,57 @@
+"""How far a fine-tuning run is, and what it writes down on its way."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(slots=True)
+class Progress:
+    """The counters of a run, stored in every checkpoint.
+
+    ``plan`` is the digest of the batches that the steps went through.
+    """
+
+    plan: str | None = None
+    step: int = 0
+    best_score: float = -1.0
+    checkpoints_since_best: int = 0
+
+    def note(self, score: float) -> None:
+        """Take a checkpoint's held-out score."""
+        better = score > self.best_score
+        self.checkpoints_since_best = 0 if better else self.checkpoints_since_best + 1
+        self.best_score = max(self.best_score, score)
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+
+def read_progress(path: Path) -> Progress:
+    """Return what ``Progress.write`` wrote."""
+    return Progress(**json.loads(path.read_text(encoding="utf-8")))
+
+
+class Metrics:
+    """A JSON object a line: one for every step, one for every held-out score."""
+
+    def __init__(self, path: Path, *, writes: bool) -> None:
+        """Write to a file, if this process is the one that does."""
+        self._path = path
+        self._writes = writes
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append a line; ``step`` says when."""
+        if self._writes:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the lines of steps that a resumed run takes again."""
+        if not self._writes or not self._path.exists():
+            return
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        self._path.write_text("".join(kept), encoding="utf-8")

@@ -1,0 +1,131 @@
+"""What an answering process does: take batches from a pipe, answer them, say how that went.
+
+Whatever happens to it, its parent learns which row it was reading, from marks in shared memory.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from multiprocessing.connection import Connection
+from typing import Any
+
+from worker.contracts.errors import SpanmillError, WorldError
+from worker.task import Delivery, Done, Tools, run_batch
+
+#: Rows of a model run that can be named; a larger run is blamed on none of them.
+NAMED_ROWS = 64
+#: The exit code of a process that had no memory left, which the row may or may not be guilty of.
+OUT_OF_MEMORY = 77
+_PARENT_DEATH_SIGNAL = 1
+
+
+class Fault(StrEnum):
+    """Whose fault it is that a batch was not run; it decides what is done about it."""
+
+    BATCH = "batch"  # try again, a few times
+    WORLD = "world"  # pause, then try again
+    JOB = "job"  # nothing will help
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a process says when it could not run a batch, and the rows that it was reading."""
+
+    message: str
+    fault: Fault
+    rows: tuple[int, ...] | None = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a process is reading. ``number`` counts the marks: it moves as long as there is life.
+
+    ``rows`` is empty between reading and storing, and None for more rows than can be named.
+    """
+
+    number: int
+    rows: tuple[int, ...] | None
+
+
+class Marks:
+    """A process's last mark, in memory that outlives the process: number, count, rows."""
+
+    def __init__(self, context: Any) -> None:
+        """Make the memory, to be handed to one child of this multiprocessing context."""
+        self._memory = context.RawArray(ctypes.c_int64, 2 + NAMED_ROWS)
+
+    def write(self, rows: Sequence[int]) -> None:
+        """Say that these rows are read next."""
+        memory = self._memory
+        named = len(rows) <= NAMED_ROWS
+        if named:
+            memory[2 : 2 + len(rows)] = rows
+        memory[1] = len(rows) if named else -1
+        memory[0] += 1
+
+    def read(self) -> Mark:
+        """Return the last mark."""
+        number, count = self._memory[:2]
+        rows = None if count < 0 else tuple(self._memory[2 : 2 + count])
+        return Mark(number, rows)
+
+
+def serve(
+    pipe: Connection, marks: Marks, stop: Any, open_tools: Callable[[], Tools], parent: int
+) -> None:
+    """Run in a child: answer each batch with one message, until the pipe ends or ``stop`` is set.
+
+    The tools are opened for the first batch, so that a failure has a batch to be told about.
+    """
+    _die_with(parent)
+    tools: Tools | None = None
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            payload, delivery = pipe.recv()
+            if stop.value:
+                return
+            try:
+                if tools is None:
+                    tools = open_tools()
+                    _be_silent()
+                marks.write([])
+                message = _run(payload, delivery, tools, marks)
+            except SpanmillError as error:
+                fault = Fault.WORLD if isinstance(error, WorldError) else Fault.JOB
+                message = Failure(str(error), fault)
+            pipe.send(message)
+
+
+def _run(payload: bytes, delivery: Delivery, tools: Tools, marks: Marks) -> Done | Failure:
+    try:
+        return run_batch(payload, delivery, tools, marks.write)
+    except SpanmillError:
+        raise
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)  # a new process has it back, whatever leaked
+    except Exception as error:  # noqa: BLE001  a message could quote a passage: the name must do
+        return Failure(type(error).__name__, Fault.BATCH, marks.read().rows)
+
+
+def _die_with(parent: int) -> None:
+    """End when the parent does, in the middle of a batch too: nobody would hear of it.
+
+    Otherwise what an orphan commits could fall into a job that was begun anew meanwhile.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # not Linux: the pipe's end must do
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _be_silent() -> None:
+    """Send to nowhere what libraries print when a row breaks them: it may quote the row."""
+    sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
