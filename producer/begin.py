@@ -21,7 +21,7 @@ from producer.source import Source, open_source
 from worker.contracts.bundle import MANIFEST, Bundle, load_bundle
 from worker.contracts.errors import BundleError, JobError, UsageError
 from worker.contracts.folder import JobFolder, list_jobs
-from worker.contracts.job import JobManifest, State
+from worker.contracts.job import DONE, JobManifest, State
 from worker.contracts.store import LocalStore
 
 Warn = Callable[[str], None]
@@ -58,8 +58,8 @@ def begin(
     manifest = folder.read_manifest() if not overwrite else None
     if manifest is not None:
         check_same(manifest, request)
-        if is_answered(folder, manifest):  # else they are checked as they are read
-            check_inputs(manifest)
+        if folder.read_state() in DONE or is_answered(folder, manifest):
+            check_inputs(manifest)  # else they are checked as they are read
         put_bundle(root, request.bundle)
         return manifest, Diary(folder)
     check_free(request.output, overwrite=overwrite)

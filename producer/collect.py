@@ -28,7 +28,7 @@ from producer.tables import pick_rows
 from worker.contracts.bundle import MANIFEST, parse_manifest
 from worker.contracts.errors import JobError, WorldError
 from worker.contracts.folder import JobFolder
-from worker.contracts.job import BUNDLES, JobManifest
+from worker.contracts.job import BUNDLES, JobManifest, shard_key
 from worker.contracts.shard import ANSWER_SCHEMA, decode_schema, read_shard, write_rows
 
 
@@ -129,7 +129,11 @@ def _iter_shards(
 ) -> Iterator[pa.Table]:
     numbers = folder.iter_done() if partial else iter(range(manifest.batches))
     for number in numbers:
-        meta, table = read_shard(folder.need_shard(number))
+        raw = folder.need_shard(number)
+        try:
+            meta, table = read_shard(raw)
+        except JobError as error:
+            raise JobError(f"{shard_key(folder.job, number)}: {error}") from error
         if books is not None:
             books.enter(meta.stats)
         yield table.replace_schema_metadata(None)

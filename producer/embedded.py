@@ -193,7 +193,7 @@ class _Watch:
         self._cancelled = False
 
     def hooks(self) -> Hooks:
-        return Hooks(self._done, self._paused, self._resumed, self.stopping)
+        return Hooks(self._done, self._paused, self._resumed, self.stopping, self._draining)
 
     def stopping(self) -> bool:
         now = time.monotonic()
@@ -219,6 +219,11 @@ class _Watch:
     def _resumed(self) -> None:
         self._diary.note(State.RUNNING)
         self._run.progress.say("going on")
+
+    def _draining(self) -> None:
+        self._run.progress.say(
+            "stopping when the batches in work are done; interrupt again to stop at once"
+        )
 
 
 def _count_errors_allowed(manifest: JobManifest) -> float | None:

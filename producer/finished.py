@@ -8,7 +8,7 @@ import msgspec
 from producer.answers import check_free, list_parts, read_answers_meta
 from producer.begin import list_children
 from producer.books import Summary
-from producer.embedded import collect_job
+from producer.embedded import collect_job, is_answered
 from worker.contracts.errors import UsageError
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import DONE, JobManifest
@@ -22,15 +22,18 @@ class Finished:
     collected: bool
 
 
-def show(root: Path, folder: JobFolder, manifest: JobManifest) -> Finished:
+def show(root: Path, folder: JobFolder, manifest: JobManifest) -> Finished | None:
     """Return a finished job's numbers; its output is written again if it is gone.
 
     A retry of its errors that went to the same output stands in for it: its answers lie over.
+    None for a job that is not finished, or whose output and shards are gone.
 
     Raises:
         UsageError: something else lies at the output.
         WorldError: the output cannot be written.
     """
+    if folder.read_state() not in DONE:
+        return None
     heir, of_heir = _find_heir(root, folder, manifest)
     owner = _find_owner(Path(manifest.output.rstrip("/")))
     if owner is None:
@@ -41,9 +44,11 @@ def show(root: Path, folder: JobFolder, manifest: JobManifest) -> Finished:
             " choose another --out, or give --overwrite"
         )
     summary = None if owner is None else _read_summary(heir)
-    if summary is None:
+    if summary is not None:
+        return Finished(replace(summary, output=manifest.output), collected=False)
+    if is_answered(folder, manifest) and is_answered(heir, of_heir):
         return Finished(collect_job(heir, of_heir, manifest.output), collected=True)
-    return Finished(replace(summary, output=manifest.output), collected=False)
+    return None
 
 
 def _find_heir(

@@ -12,14 +12,16 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupts:
     """Hears signals while entered.
 
-    The first one while somebody listens is only remembered; any other raises KeyboardInterrupt.
-    Signals that the caller's shell ignores, as nohup does, stay ignored.
+    The first one while somebody listens is only remembered; the next one, or one while nobody
+    listens, raises KeyboardInterrupt. After that all are ignored: the command ends anyway, and who
+    goes on pressing must see no traceback. Signals that the caller ignores, as nohup does, stay so.
     """
 
     def __init__(self) -> None:
         """Hear nothing yet."""
         self._asked = False
         self._listening = False
+        self._raised = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -30,7 +32,7 @@ class Interrupts:
 
     def __exit__(self, *_: object) -> None:
         for one, handler in self._before.items():
-            signal.signal(one, handler)
+            signal.signal(one, signal.SIG_IGN if self._raised else handler)
 
     def asked(self) -> bool:
         """Say whether the user wants to stop."""
@@ -46,6 +48,10 @@ class Interrupts:
             self._listening = False
 
     def _hear(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if not self._listening or self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
+        if self._raised:
+            return
+        if self._listening and not self._asked:
+            self._asked = True
+            return
+        self._raised = True
+        raise KeyboardInterrupt

@@ -97,12 +97,11 @@ class StatusReader:
         for number in self._folder.iter_done():
             if number in self._seen:
                 continue
+            raw = self._folder.need_shard(number)
             try:
-                meta, _ = open_shard(self._folder.need_shard(number))
+                meta, _ = open_shard(raw)
             except JobError as error:
-                path = self._root / shard_key(self._folder.job, number)
-                again = name_command("resume", self._root, self._folder.job)
-                raise JobError(f"{path} is damaged: delete it, then run `{again}`") from error
+                raise JobError(f"{shard_key(self._folder.job, number)}: {error}") from error
             self._seen.add(number)
             self._rows += meta.stats.rows
             self._errors += meta.stats.errors

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -54,6 +55,40 @@ class Ran:
         return sentence
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A running command, and the files that it prints to."""
+
+    process: "subprocess.Popen[bytes]"
+    out: Path
+    err: Path
+
+    def finish(self) -> Ran:
+        """Wait for its end, and check that it printed no traceback."""
+        try:
+            status = self.process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        err = self.err.read_text()
+        assert "Traceback" not in err, err
+        return Ran(status, self.out.read_text(), err)
+
+    def kill(self) -> None:
+        """End it with SIGKILL: it alone, not its children."""
+        self.process.kill()
+        self.process.wait()
+
+    def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Send a signal to it and its children, as a terminal does."""
+        os.killpg(self.process.pid, number)
+
+    def answering(self) -> list[psutil.Process]:
+        """Return its answering processes."""
+        children = psutil.Process(self.process.pid).children()
+        return [one for one in children if any("spawn_main" in word for word in one.cmdline())]
+
+
 class Desk:
     """A folder to work in. Paths are relative to it unless they are absolute."""
 
@@ -62,6 +97,8 @@ class Desk:
         self.folder = folder
         self.bundle = bundle
         self.jobs = folder / "spanmill-jobs"
+        self._said = folder.parent / f"{folder.name}-said"
+        self._said.mkdir()
         self.write(make_rows(ROWS))
 
     def write(self, rows: Sequence[Row], name: str = "in.parquet") -> Path:
@@ -77,22 +114,25 @@ class Desk:
         program: Sequence[str] = ("-m", "producer.cli"),
         before: Sequence[str] = (),
         env: dict[str, str] | None = None,
-    ) -> "subprocess.Popen[str]":
+    ) -> Started:
         """Start a command in a process group of its own. ``before`` wraps the program's line."""
-        return subprocess.Popen(
-            [*before, sys.executable, *program, *map(str, words)],
-            cwd=self.folder,
-            env=_environment() | ({} if env is None else env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        number = len(list(self._said.iterdir())) // 2
+        out, err = self._said / f"{number}.out", self._said / f"{number}.err"
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = subprocess.Popen(
+                [*before, sys.executable, *program, *map(str, words)],
+                cwd=self.folder,
+                env=_environment() | ({} if env is None else env),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        return Started(process, out, err)
 
     def run(self, *words: object, **how: Any) -> Ran:
         """Run a command to its end."""
-        return finish(self.start(*words, **how))
+        return self.start(*words, **how).finish()
 
     def words(self, *more: object, source: object = "in.parquet") -> list[object]:
         """Return the usual `answer` command's words, and more."""
@@ -160,23 +200,6 @@ def make_rows(count: int) -> list[Row]:
     ]
 
 
-def finish(process: "subprocess.Popen[str]") -> Ran:
-    """Wait for a command's end, and check that it printed no traceback."""
-    try:
-        out, err = process.communicate(timeout=PATIENCE_SECONDS)
-    except subprocess.TimeoutExpired:
-        kill_group(process)
-        raise
-    assert "Traceback" not in err, err
-    return Ran(process.returncode, out, err)
-
-
-def kill_group(process: "subprocess.Popen[str]") -> None:
-    """End a command with all its children."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-
-
 def wait_for(condition: Callable[[], Any], what: str) -> Any:
     """Poll until a condition holds, and return what it gave."""
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -189,5 +212,10 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
 
 
 def _environment() -> dict[str, str]:
-    foreign = {name: value for name, value in os.environ.items() if not name.startswith("SPANMILL")}
+    """Return this process's environment without what would change a command, or slow it down."""
+    foreign = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SPANMILL") and name != "PYTHONDONTWRITEBYTECODE"
+    }
     return foreign | {"PYTHONPATH": str(HOME)}

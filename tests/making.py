@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,17 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from worker.contracts.bundle import MANIFEST, BundleManifest, digest_bytes
+from worker.contracts.bundle import (
+    MANIFEST,
+    MODEL,
+    TOKENIZER,
+    Bundle,
+    BundleManifest,
+    digest_bytes,
+    load_bundle,
+    prove_file,
+    write_manifest,
+)
 from worker.contracts.family import WindowSizes
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import VERSION, Columns, Cut, JobManifest
@@ -119,6 +130,16 @@ def write_input(path: Path, rows: int = 5, **columns: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(table | columns), path)
     return path
+
+
+def make_bundle(folder: Path) -> Bundle:
+    """Write a bundle that proves itself, of a graph and a tokenizer that nobody can load."""
+    folder.mkdir()
+    for name in (MODEL, TOKENIZER):
+        (folder / name).write_bytes(name.encode())
+    proofs = {name: prove_file(folder / name) for name in (MODEL, TOKENIZER)}
+    write_manifest(folder, replace(BUNDLE, files=proofs))
+    return load_bundle(folder)
 
 
 def make_answer(row: int, status: Status = Status.ANSWERED, **changes: Any) -> Answer:

@@ -60,14 +60,15 @@ def graph_of(bundle: Bundle) -> Graph:
 
 
 def read_rows(graph: Graph, rows: Sequence[Labelled], processes: int) -> Read:
-    """Answer every row, always, in so many processes, one window a run on one thread each."""
-    parts = [rows[number::processes] for number in range(processes)]
-    if processes == 1:
-        return Read(tuple(rows), tuple(_read_part(graph, rows)))
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        read = list(pool.map(_read_part, [graph] * processes, parts))
-    answers = tuple(read[number % processes][number // processes] for number in range(len(rows)))
-    return Read(tuple(rows), answers)
+    """Answer every row, always, in so many processes, one window a run on one thread each.
+
+    A question put to the same passage twice is read once.
+    """
+    first: dict[tuple[str, str], Labelled] = {}
+    for row in rows:
+        first.setdefault((row.question, row.context), row)
+    found = dict(zip(first, _read_parts(graph, tuple(first.values()), processes), strict=True))
+    return Read(tuple(rows), tuple(found[row.question, row.context] for row in rows))
 
 
 def to_scored(read: Read, threshold: float | None) -> list[Scored]:
@@ -100,6 +101,15 @@ def bootstrap(values: NDArray[np.float64], groups: NDArray[np.int64], seed: int 
     means = (draws @ sums) / (draws @ sizes)
     low, high = np.percentile(means, [2.5, 97.5])
     return Estimate(100.0 * float(values.mean()), 100.0 * float(low), 100.0 * float(high))
+
+
+def _read_parts(graph: Graph, rows: Sequence[Labelled], processes: int) -> list[Answer]:
+    if processes == 1:
+        return _read_part(graph, rows)
+    parts = [rows[number::processes] for number in range(processes)]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        read = list(pool.map(_read_part, [graph] * processes, parts))
+    return [read[number % processes][number // processes] for number in range(len(rows))]
 
 
 def _read_part(graph: Graph, rows: Sequence[Labelled]) -> list[Answer]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch.export import Dim
 from transformers import AttentionInterface, AutoModelForQuestionAnswering, PreTrainedModel
@@ -61,21 +62,7 @@ def open_checkpoint(name: str, sizes: WindowSizes) -> Checkpoint:
     family = read_family(folder)
     encoder = open_encoder(folder, family, sizes)
     AttentionInterface.register(_ATTENTION, _attend)
-    with _quiet():
-        model, report = AutoModelForQuestionAnswering.from_pretrained(
-            folder,
-            attn_implementation=_ATTENTION,
-            use_safetensors=True,
-            local_files_only=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise UsageError(
-            f"the checkpoint {name} lacks the weights {missing[0]} (and {len(missing) - 1} more),"
-            " so it is no question-answering reader: fine-tune it first"
-        )
+    model = _load(folder)
     _check_fit(model, folder, sizes)
     return Checkpoint(folder, family, model.eval(), encoder)
 
@@ -188,6 +175,30 @@ def score_torch(
     finally:
         model.set_attn_implementation(_ATTENTION)
     return output.start_logits.numpy(), output.end_logits.numpy()
+
+
+def _load(folder: Path) -> PreTrainedModel:
+    try:
+        with _quiet():
+            model, report = AutoModelForQuestionAnswering.from_pretrained(
+                folder,
+                attn_implementation=_ATTENTION,
+                use_safetensors=True,
+                local_files_only=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UsageError(
+            f"the checkpoint {folder.name} cannot be loaded ({error}): save it again"
+        ) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise UsageError(
+            f"the checkpoint {folder.name} lacks the weights {', '.join(missing[:3])}, so it is no"
+            " question-answering reader: fine-tune it first"
+        )
+    return model
 
 
 class _Graph(torch.nn.Module):

@@ -90,8 +90,8 @@ class Imitation(torch.nn.Module):
         places = {(part, one.student_layer) for one in self._comparisons for part in one.parts}
         with watch(self.reader.model, places) as seen:
             start, end = self.reader(batch)
+        taught, batch = self._ask_teacher(batch)
         with torch.autocast(start.device.type, enabled=False):
-            taught, batch = self._ask_teacher(batch)
             return self._judge_spans(start, end, batch) | self._judge_layers(seen, taught, batch)
 
     def _ask_teacher(self, batch: dict[str, torch.Tensor]) -> tuple[Seen, dict[str, torch.Tensor]]:

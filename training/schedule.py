@@ -90,13 +90,19 @@ def plan_run(stages: Sequence[Stage], schedule: Schedule, encoder: Encoder) -> P
         InputError: there are no rows, or none of them has an answer to learn.
     """
     refuse_unlearnable([row for stage in stages for row in stage.rows])
+    parts = [(make_features(stage.rows, encoder), stage.epochs) for stage in stages]
+    return lay_out(parts, schedule)
+
+
+def lay_out(parts: Sequence[tuple[Sequence[Feature], int]], schedule: Schedule) -> Plan:
+    """Lay out the epochs of each part's windows, part after part."""
     features: list[Feature] = []
     passes: list[list[list[int]]] = []
-    for number, stage in enumerate(stages):
+    for number, (windows, epochs) in enumerate(parts):
         first = len(features)
-        features += make_features(stage.rows, encoder)
-        lengths = [len(feature.window) for feature in features[first:]]
-        for epoch in range(stage.epochs):
+        features += windows
+        lengths = [len(feature.window) for feature in windows]
+        for epoch in range(epochs):
             seed = schedule.seed + 1_000 * number + epoch
             planned = plan_batches(lengths, schedule.batch_windows, schedule.pool_batches, seed)
             passes.append([[first + at for at in batch] for batch in planned])

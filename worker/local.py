@@ -30,6 +30,8 @@ MAX_ENDS_IN_A_ROW = 5
 POLL_SECONDS = 0.5
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 15.0
+#: How long a process may take until its first batch, which is mostly to load the model.
+START_SECONDS = 300.0
 #: How long an interrupted run waits for the batches in work.
 DRAIN_SECONDS = 10.0
 
@@ -46,12 +48,16 @@ class FleetOptions:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the caller hears. ``stopping`` is asked often; True ends the run early."""
+    """What the caller hears. ``stopping`` is asked often; True ends the run early.
+
+    ``draining`` is called when no batch is begun any more, and those in work are waited for.
+    """
 
     done: Callable[[OutgoingBatch, Done], None]
     paused: Callable[[str], None]
     resumed: Callable[[], None]
     stopping: Callable[[], bool]
+    draining: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -237,9 +243,10 @@ class _Fleet:
     def _watch(self, child: _Child) -> None:
         """Kill a child that has not marked anything for too long."""
         number = child.marks.read().number
+        limit = self._options.hang_seconds if number else START_SECONDS
         if not child.held or number != child.seen_mark:
             child.seen_mark, child.seen_at = number, time.monotonic()
-        elif time.monotonic() - child.seen_at > self._options.hang_seconds:
+        elif time.monotonic() - child.seen_at > limit:
             child.process.kill()
             self._bury(child, hung=True)
 
@@ -278,6 +285,7 @@ class _Fleet:
     def _drain(self) -> None:
         """Let each child finish the batch it is in, so that its work is not lost."""
         self._stop.value = 1
+        self._hooks.draining()
         deadline = time.monotonic() + DRAIN_SECONDS
         busy = [child for child in self._children if child.held and child.marks.read().number]
         while busy and time.monotonic() < deadline:

@@ -14,7 +14,7 @@ from producer.books import Summary
 from producer.diary import Diary
 from producer.embedded import Interrupted, Run, run_held
 from producer.exits import DONE, INTERRUPTED, WITH_ERRORS
-from producer.finished import show
+from producer.finished import Finished, show
 from producer.interrupts import Interrupts
 from producer.lock import hold, name_command
 from producer.options import JOBS_ROOT, JSON, job_options, make_request, option
@@ -24,9 +24,9 @@ from producer.retry import make_retry
 from producer.scan import Scan
 from producer.source import find_files
 from producer.status import find_root
+from worker.contracts.errors import JobError
 from worker.contracts.folder import JobFolder
-from worker.contracts.job import DONE as DONE_STATES
-from worker.contracts.job import JobManifest
+from worker.contracts.job import JobManifest, State
 from worker.contracts.store import LocalStore
 from worker.session import choose_provider
 from worker.settings import count_cores
@@ -86,7 +86,8 @@ def answer(
     folder = JobFolder(LocalStore(root), name_job(request))
     if dry_run:
         found = look(request, files, folder, _warn, overwrite=overwrite)
-        return _describe(request, found, folder, as_json=as_json)
+        state = None if overwrite else folder.read_state()
+        return _describe(request, found, folder.job, state, as_json=as_json)
     check_writable(root, "the jobs' folder", "--jobs-root")
     return _run(
         folder,
@@ -139,7 +140,10 @@ def retry_errors(
     parent = JobFolder(LocalStore(root), job)
     made = make_retry(parent, root, output)
     if made is None:
-        return _show(root, parent, f"the job {job} has no error rows", as_json=as_json)
+        finished = show(root, parent, parent.need_manifest())
+        if finished is None:
+            raise JobError(f"the job {job} has lost its answers: answer it again")
+        return _report_finished(finished, f"the job {job} has no error rows", as_json=as_json)
     folder = JobFolder(parent.store, made.job)
     return _run(
         folder,
@@ -159,12 +163,14 @@ def _warn(text: str) -> None:
     click.echo(f"spanmill: warning: {text}", err=True)
 
 
-def _describe(request: Request, found: Scan, folder: JobFolder, *, as_json: bool) -> int:
+def _describe(
+    request: Request, found: Scan, job: str, state: State | None, *, as_json: bool
+) -> int:
     """Say what would be done."""
     manifest = request.bundle.manifest
     plan = {
-        "job": folder.job,
-        "state": folder.read_state(),
+        "job": job,
+        "state": state,
         "rows": found.rows,
         "files": len(found.files),
         "batches": found.batches,
@@ -177,11 +183,11 @@ def _describe(request: Request, found: Scan, folder: JobFolder, *, as_json: bool
     if as_json:
         click.echo(msgspec.json.encode(plan))
         return DONE
-    state = "would be new" if plan["state"] is None else f"is {plan['state']}"
+    stands = "would be new" if state is None else f"is {state}"
     threshold = "none" if plan["null_threshold"] is None else plan["null_threshold"]
     click.echo(
         f"{found.rows} rows of {len(found.files)} files in {found.batches} batches"
-        f" -> {request.output}\njob {folder.job} {state}, bundle {manifest.name}"
+        f" -> {request.output}\njob {job} {stands}, bundle {manifest.name}"
         f" ({request.bundle.digest[:12]}), provider {request.provider},"
         f" null threshold {threshold}"
     )
@@ -194,9 +200,10 @@ def _run(folder: JobFolder, root: Path, prepare: Prepare, how: _How) -> int:
         try:
             with hold(root, folder.job):
                 manifest, diary = prepare()
-                if folder.read_state() in DONE_STATES:
+                finished = show(root, folder, manifest)
+                if finished is not None:
                     said = f"the job {folder.job} is done already; --overwrite begins anew"
-                    return _show(root, folder, said, as_json=how.as_json)
+                    return _report_finished(finished, said, as_json=how.as_json)
                 run = Run(
                     root=root,
                     folder=folder,
@@ -220,9 +227,7 @@ def _say_stopped(folder: JobFolder, root: Path) -> int:
     return INTERRUPTED
 
 
-def _show(root: Path, folder: JobFolder, said: str, *, as_json: bool) -> int:
-    """Show a finished job's numbers."""
-    finished = show(root, folder, folder.need_manifest())
+def _report_finished(finished: Finished, said: str, *, as_json: bool) -> int:
     if not as_json and not finished.collected:
         click.echo(said)
     return _report(finished.summary, as_json=as_json)

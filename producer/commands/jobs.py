@@ -1,5 +1,6 @@
 """The commands about jobs: `jobs`, `status`, `watch`, `cancel` and `collect`."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from worker.contracts.job import State
 from worker.contracts.store import LocalStore
 
 WATCH_SECONDS = 1.0
+#: Columns for a table that goes to a file or a pipe: no path is broken in two.
+WIDE = 10_000
 
 
 @click.command()
@@ -53,7 +56,7 @@ def jobs(jobs_root: Path | None, as_json: bool) -> int:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console(soft_wrap=True).print(table)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
     return DONE
 
 

@@ -1,12 +1,13 @@
-"""`spanmill answer` from end to end: rows in are rows out, and the same command again is harmless."""
+"""`spanmill answer` from end to end: rows in are rows out, and once more does no harm."""
 
+import contextlib
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -345,14 +346,8 @@ def _state(path: Path) -> tuple[int, int, int]:
 
 def _read_terminal(descriptor: int) -> str:
     shown = b""
-    read: Callable[[], bytes] = lambda: os.read(descriptor, 4096)  # noqa: E731
-    while True:
-        try:
-            chunk = read()
-        except OSError:  # the other side has gone
-            break
-        if not chunk:
-            break
-        shown += chunk
+    with contextlib.suppress(OSError):  # the other side has gone
+        while chunk := os.read(descriptor, 4096):
+            shown += chunk
     os.close(descriptor)
-    return shown.decode()
+    return re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", shown.decode())

@@ -8,12 +8,13 @@ import msgspec
 from training.bundle import recalibrate
 from training.calibrate import calibrate as fit_held_out
 from training.card import Data, Origin, describe_data, read_revision, read_texts
+from training.checkpoint import find_checkpoint
 from training.data import Labelled, load, load_all, split
 from training.evaluate import estimate, graph_of, read_rows, to_scored
 from training.quantize import Mode
 from training.ship import Order, choose_rows, ship
 from worker.contracts.bundle import find_bundle, load_bundle, prove_file
-from worker.contracts.errors import UsageError
+from worker.contracts.errors import InputError, UsageError
 from worker.contracts.family import WindowSizes
 from worker.reading.scores import evaluate as evaluate_rows
 from worker.settings import count_cores
@@ -64,7 +65,7 @@ def bundle(
         checkpoint=checkpoint,
         held_out=parts.held_out,
         ranges=choose_rows(parts.train, range_rows),
-        reports={name: load(path).rows for name, path in files},
+        reports={name: _load_some(path) for name, path in files},
         mode=Mode(mode),
         sizes=WindowSizes(),
         processes=count_cores() if processes is None else processes,
@@ -113,7 +114,7 @@ def evaluate(
 ) -> None:
     """Score the bundle NAME on the labelled rows of PATH; `inf` answers always."""
     opened = load_bundle(find_bundle(name))
-    rows: tuple[Labelled, ...] = load(path).rows
+    rows = _load_some(path)
     threshold = opened.manifest.null_threshold if null_threshold is None else null_threshold
     read = read_rows(graph_of(opened), rows, count_cores() if processes is None else processes)
     scores = evaluate_rows(to_scored(read, threshold))
@@ -136,4 +137,14 @@ def _read_report(text: str) -> tuple[str, Path]:
 
 
 def _weights(checkpoint: str) -> Path:
-    return Path(checkpoint) / "model.safetensors"
+    """Return the file of a checkpoint whose digest stands for its weights."""
+    folder = find_checkpoint(checkpoint)
+    whole = folder / "model.safetensors"
+    return whole if whole.is_file() else folder / "model.safetensors.index.json"
+
+
+def _load_some(path: Path) -> tuple[Labelled, ...]:
+    rows = load(path).rows
+    if not rows:
+        raise InputError(f"{path} holds no row that can be scored: give another file")
+    return rows

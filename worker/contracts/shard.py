@@ -17,6 +17,10 @@ from worker.contracts.records import Answer, Example, Span
 
 VERSION = 1
 _META = b"spanmill"
+#: What damaged bytes make the libraries raise.
+_UNREADABLE = (
+    pa.ArrowException, msgspec.DecodeError, LookupError, TypeError, ValueError, OSError,
+)  # fmt: skip
 
 #: What the producer sends: one row an example; ``fault`` says why a row cannot be answered.
 EXAMPLE_SCHEMA = pa.schema(
@@ -144,15 +148,10 @@ def decode_payload(raw: bytes) -> Payload:
         with pa.ipc.open_stream(raw) as reader:
             table = reader.read_all()
         meta = msgspec.json.decode(table.schema.metadata[_META], type=_PayloadMeta)
-        named = table.select(range(len(EXAMPLE_SCHEMA))).to_pydict()
-    except (
-        pa.ArrowException,
-        msgspec.DecodeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        OSError,
-    ) as error:
+        named = table.select(range(len(EXAMPLE_SCHEMA)))
+        named.validate(full=True)  # Arrow trusts what it reads
+        columns = named.to_pydict().values()
+    except _UNREADABLE as error:
         raise JobError(
             f"a batch's payload cannot be read ({type(error).__name__}): publish it again"
         ) from error
@@ -161,9 +160,7 @@ def decode_payload(raw: bytes) -> Payload:
             f"a payload has version {meta.version} but this worker reads {VERSION}:"
             " use the same release everywhere"
         )
-    examples = tuple(
-        Example(*values) for values in zip(*(named[name] for name in named), strict=True)
-    )
+    examples = tuple(Example(*values) for values in zip(*columns, strict=True))
     # By position: a kept column may have the name of one before it.
     kept = table.select(range(len(EXAMPLE_SCHEMA), table.num_columns))
     return Payload(meta.job, meta.batch, examples, kept)
@@ -193,7 +190,7 @@ def open_shard(raw: bytes) -> tuple[ShardMeta, pq.ParquetFile]:
     try:
         file = pq.ParquetFile(pa.BufferReader(raw))
         meta = msgspec.json.decode(file.schema_arrow.metadata[_META], type=ShardMeta)
-    except (pa.ArrowException, msgspec.DecodeError, KeyError, TypeError, OSError) as error:
+    except _UNREADABLE as error:
         raise JobError(
             f"a shard cannot be read ({type(error).__name__}): delete it and run the job again"
         ) from error

@@ -31,6 +31,13 @@ def test_answers_do_not_depend_on_the_number_of_processes(graph: Graph) -> None:
     assert [answer.best for answer in together.answers] == [one.best for one in alone.answers]
 
 
+def test_a_row_that_repeats_is_read_once_and_answered_each_time(graph: Graph) -> None:
+    read = read_rows(graph, (*ROWS[:2], *ROWS[:3]), 1)
+    assert read.rows == (*ROWS[:2], *ROWS[:3])
+    assert [answer.id for answer in read.answers] == [row.id for row in read.rows]
+    assert read.answers[0] is read.answers[2]
+
+
 def test_reading_answers_always_and_knows_the_odds(graph: Graph) -> None:
     for row, answer in zip(ROWS, read_rows(graph, ROWS, 1).answers, strict=True):
         assert answer.status is Status.ANSWERED

@@ -45,6 +45,13 @@ def test_a_checkpoint_without_a_head_is_refused(checkpoint: Path) -> None:
         open_checkpoint(str(checkpoint), SIZES)
 
 
+def test_damaged_weights_are_refused(checkpoint: Path) -> None:
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        open_checkpoint(str(checkpoint), SIZES)
+
+
 def test_windows_longer_than_the_positions_are_refused(checkpoint: Path) -> None:
     with pytest.raises(UsageError, match="reads 512 tokens"):
         open_checkpoint(str(checkpoint), WindowSizes(max_window_tokens=513))

@@ -13,9 +13,11 @@ from torch.nn.functional import cross_entropy
 
 from tests.tiny import PASSAGES, SIZES, Tiny
 from training.data import Gold, Labelled
-from training.finetune import Run, finetune, make_optimizer, span_loss
+from training.finetune import finetune
+from training.losses import span_loss
 from training.predict import SpanModel
 from training.progress import Progress
+from training.run import Run, make_optimizer
 from training.schedule import Plan, Schedule, Stage
 from worker.contracts.errors import InputError, JobError, UsageError
 from worker.contracts.family import FAMILIES

@@ -71,7 +71,7 @@ def test_batches_before_a_row_do_not_depend_on_the_rows_after_it(
 def test_small_jobs_get_smaller_batches_within_bounds(rows: int) -> None:
     cut = choose_cut(rows, None)
     assert SMALLEST_BATCH_ROWS <= cut.max_rows <= LARGEST_BATCH_ROWS
-    if SMALLEST_BATCH_ROWS < cut.max_rows:
+    if cut.max_rows > SMALLEST_BATCH_ROWS:
         assert rows // cut.max_rows >= BATCHES_AT_LEAST
 
 

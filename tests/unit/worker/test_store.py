@@ -1,12 +1,11 @@
 """The store: a name is free or holds a whole object, whoever races, and whatever is full."""
 
-import multiprocessing as mp
+import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -65,35 +64,50 @@ def test_a_file_that_can_be_made_again_replaces_the_old_one(tmp_path: Path) -> N
     assert leftovers(store.root) == []
 
 
-def race(root: Path, racer: int, start: Any, results: Any) -> None:
-    store = LocalStore(root)
-    start.wait()
-    for number in range(ROUNDS):
-        raw = f"{racer}".encode() * 200_000
-        won = store.put_new(f"job/shards/0000/{number}", raw)
-        seen = store.read(f"job/shards/0000/{number}")
-        results.put((number, racer, won, seen is not None and len(seen), seen and seen[:1]))
+RACE = """
+import json, sys, time
+from pathlib import Path
+from worker.contracts.store import LocalStore
+root, racer, rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+store = LocalStore(root / "jobs")
+print("ready", flush=True)
+while not (root / "go").exists():
+    pass
+for number in range(rounds):
+    key = f"job/shards/0000/{number}"
+    won = store.put_new(key, str(racer).encode() * 200_000)
+    seen = store.read(key).decode()
+    print(json.dumps([number, racer, won, len(seen), sorted(set(seen))]))
+"""
 
 
 def test_of_many_processes_that_race_one_wins_and_nobody_sees_a_part(tmp_path: Path) -> None:
-    context = mp.get_context("fork")
-    start, results = context.Barrier(RACERS), context.Queue()
     racers = [
-        context.Process(target=race, args=(tmp_path, number, start, results))
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, tmp_path, str(number), str(ROUNDS)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for number in range(RACERS)
     ]
     for racer in racers:
-        racer.start()
-    found = [results.get(timeout=60) for _ in range(RACERS * ROUNDS)]
-    for racer in racers:
-        racer.join()
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    (tmp_path / "go").touch()
+    found = [
+        json.loads(line)
+        for racer in racers
+        for line in racer.communicate(timeout=60)[0].splitlines()
+    ]
+    assert len(found) == RACERS * ROUNDS
     for number in range(ROUNDS):
         mine = [one for one in found if one[0] == number]
-        winners = [str(racer).encode() for _, racer, won, _, _ in mine if won]
+        winners = [str(racer) for _, racer, won, _, _ in mine if won]
         assert len(winners) == 1
         assert {size for _, _, _, size, _ in mine} == {200_000}
-        assert {first for *_, first in mine} == {winners[0]}
-    assert leftovers(tmp_path) == []
+        assert all(letters == winners for *_, letters in mine)
+    assert len({one[1] for one in found if one[2]}) > 1, "nobody raced"
+    assert leftovers(tmp_path / "jobs") == []
 
 
 def test_an_object_is_on_the_disk_before_its_name_and_new_folders_are_too(
@@ -103,7 +117,7 @@ def test_an_object_is_on_the_disk_before_its_name_and_new_folders_are_too(
     real_fsync, real_link = os.fsync, os.link
 
     def fsync(descriptor: int) -> None:
-        order.append(f"fsync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+        order.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
         real_fsync(descriptor)
 
     def link(source: Path, target: Path) -> None:

@@ -30,11 +30,11 @@ texts = st.lists(st.one_of(st.text(max_size=6), st.sampled_from(TRICKY)), max_si
 
 #: White space that every tokenizer takes for it.
 GAPS = " \t\n\r\xa0\u2028\u3000"
+words = st.one_of(st.text(max_size=6), st.sampled_from(TRICKY))
+gaps = st.text(GAPS, min_size=1, max_size=3)
 words_and_gaps = st.lists(
-    st.tuples(st.one_of(st.text(max_size=6), st.sampled_from(TRICKY)), st.text(GAPS, max_size=3)),
-    min_size=10,
-    max_size=40,
-).map(lambda pairs: "".join(word + gap for word, gap in pairs))
+    st.tuples(words.map(lambda word: word.strip() or "."), gaps), min_size=10, max_size=40
+).map(lambda pairs: "".join(word + gap for word, gap in pairs).strip())
 
 
 def encode(encoder: Encoder, question: str, context: str) -> Encoded:
@@ -124,7 +124,7 @@ def test_tokens_of_pieces_are_those_of_the_whole_where_cuts_fall_on_white_space(
     with pieces_of(chars, chars):
         cuts = [start for start, _ in cut_pieces(text)][1:]
         in_pieces = encoder.tokenize_passage(text)
-    assume(all(text[cut] in GAPS and text[cut + 1 : cut + 2].strip() for cut in cuts))
+    assert all(text[cut].isspace() and not text[cut + 1].isspace() for cut in cuts)
     expected = whole(encoder, text)
     assert in_pieces.ids.tolist() == expected.ids.tolist()
     assert in_pieces.starts.tolist() == expected.starts.tolist()
