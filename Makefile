@@ -38,8 +38,15 @@ check: $(VENV)/.everything
 test: check
 	$(BIN)/pytest -n 2
 
-bench: $(VENV)/.everything
-	$(BIN)/python -m tests.benchmarks
+# The peers that spanmill is measured against, each in an environment of its own.
+.venv-bench-%/.peer: tests/benchmarks/requirements-%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	@touch $@
+
+bench: $(VENV)/.everything .venv-bench-transformers/.peer .venv-bench-openvino/.peer
+	$(BIN)/python -m tests.benchmarks.memory --out bench/memory.json
+	$(BIN)/python -m tests.benchmarks.speed --out bench/speed.json
 
 # Where a CPU build of torch is found, it must not leave its local version behind; who answers the
 # CUDA packages is torch itself.

@@ -21,7 +21,7 @@ from producer.progress import Progress
 from producer.source import select_rows, stream_batches, stream_rows
 from producer.status import StatusReader
 from worker.attempts import OutgoingBatch
-from worker.contracts.errors import JobError, SpanmillError, WorldError
+from worker.contracts.errors import JobError, SpanmillError, UsageError, WorldError
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest, State
 from worker.contracts.shard import encode_payload
@@ -84,16 +84,19 @@ def run_held(run: Run, diary: Diary) -> Summary:
     run.folder.put_event(State.RUNNING)
     try:
         _answer(run, diary)
-        _check_ratio(run)
+        if run.manifest.max_error_ratio is not None:
+            _check_ratio(run, _count_errors(run))
         return _collect(run, diary)
     except (Interrupted, KeyboardInterrupt):
         diary.note(State.PAUSED, "interrupted")
         raise
     except SpanmillError as error:
-        cancelled = diary.was_cancelled()
-        diary.note(
-            State.CANCELLED if cancelled else State.FAILED, None if cancelled else str(error)
-        )
+        if diary.was_cancelled():
+            diary.note(State.CANCELLED)
+        else:
+            diary.note(State.FAILED, str(error))
+        if isinstance(error, UsageError):  # of an input or the bundle, but after the job began
+            raise JobError(str(error)) from error
         raise
 
 
@@ -187,8 +190,7 @@ class _Watch:
     def __init__(self, run: Run, diary: Diary) -> None:
         self._run = run
         self._diary = diary
-        self._limit = _count_errors_allowed(run.manifest)
-        self._errors = 0 if self._limit is None else _count_errors(run)
+        self._errors = 0 if run.manifest.max_error_ratio is None else _count_errors(run)
         self._looked_at = time.monotonic()
         self._cancelled = False
 
@@ -209,8 +211,7 @@ class _Watch:
             return
         self._errors += done.stats.errors
         self._run.progress.advance(done.stats.rows, done.stats.errors)
-        if self._limit is not None and self._errors > self._limit:
-            raise JobError(_too_many(self._run, self._errors))
+        _check_ratio(self._run, self._errors)
 
     def _paused(self, reason: str) -> None:
         self._diary.note(State.PAUSED, reason)
@@ -226,29 +227,19 @@ class _Watch:
         )
 
 
-def _count_errors_allowed(manifest: JobManifest) -> float | None:
-    ratio = manifest.max_error_ratio
-    return None if ratio is None else ratio * manifest.rows
-
-
 def _count_errors(run: Run) -> int:
     return StatusReader(run.root, run.folder).read().errors
 
 
-def _check_ratio(run: Run) -> None:
+def _check_ratio(run: Run, errors: int) -> None:
     """Refuse to collect a job with too many errors: its output would look like a good one's."""
-    allowed = _count_errors_allowed(run.manifest)
-    if allowed is not None and (errors := _count_errors(run)) > allowed:
-        raise JobError(_too_many(run, errors))
-
-
-def _too_many(run: Run, errors: int) -> str:
-    look = name_command("collect", run.root, run.manifest.job)
-    return (
-        f"{errors} of {run.manifest.rows} rows are errors, more than --max-error-ratio"
-        f" {run.manifest.max_error_ratio:g} allows: look at them with"
-        f" `{look} --partial --out FILE`"
-    )
+    ratio, rows = run.manifest.max_error_ratio, run.manifest.rows
+    if ratio is not None and errors > 0 and errors / rows > ratio:
+        look = name_command("collect", run.root, run.manifest.job)
+        raise JobError(
+            f"{errors} of {rows} rows are errors, more than --max-error-ratio {ratio:g} allows:"
+            f" look at them with `{look} --partial --out FILE`"
+        )
 
 
 def _collect(run: Run, diary: Diary) -> Summary:

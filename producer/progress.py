@@ -21,7 +21,7 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[errors]}", style="red"),
             console=self._console,
-            disable=not sys.stderr.isatty(),
+            disable=sys.stderr is None or not sys.stderr.isatty(),
         )
         self._task = self._bar.add_task("", total=rows, speed="", errors="")
         self._errors = 0

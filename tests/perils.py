@@ -1,10 +1,10 @@
 """The `spanmill` program with a reader that some texts break for real: `python -m tests.perils`.
 
 A context that holds ``<<segv@score>>`` ends the process that scores it with a segmentation fault.
-What: segv, abort, exit, memory, kill (from outside, by the same process), raise, hang, or gate,
-which waits until a file exists: ``<<gate@score:/a/path>>``. Where: encode, score, decode, or start,
-which is the batch's: no row is being read. ``once`` behind a path, as in
-``<<kill@score:/a/path:once>>``, lets it happen only until that file exists, and makes it.
+What: segv, abort, exit, memory, kill (from outside, by the same process), raise, hang, or gate.
+``<<gate@score:/a/path>>`` makes ``/a/path.reached``, and waits until ``/a/path`` exists. Where:
+encode, score, decode, or start, which is the batch's: no row is being read. ``once`` behind a path,
+as in ``<<kill@score:/a/path:once>>``, lets it happen only until that file exists, and makes it.
 
 Before the command's words stands for how many seconds a process may give no sign of life.
 """
@@ -79,6 +79,7 @@ def meet(example: Example, where: str) -> None:
 
 
 def _wait_for(path: str) -> None:
+    Path(f"{path}.reached").touch()
     while not Path(path).exists():
         time.sleep(_POLL_SECONDS)
 
@@ -87,13 +88,18 @@ def _raise(_: str) -> None:
     raise TypeError("a text that must not be quoted")
 
 
+def _abort(_: str) -> None:
+    os.write(2, b"panicked at a text that must not be quoted\n")
+    os.abort()
+
+
 def _run_out_of_memory(_: str) -> None:
     raise MemoryError
 
 
 _PERILS: dict[str, Callable[[str], object]] = {
     "segv": lambda _: ctypes.string_at(0),
-    "abort": lambda _: os.abort(),
+    "abort": _abort,
     "exit": lambda _: os._exit(3),
     "kill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
     "hang": lambda _: time.sleep(1e6),

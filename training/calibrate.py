@@ -16,7 +16,7 @@ BINS = 15
 FOLDS = 5
 #: Margins are cut at this share of them: beyond it they are rare, and say nothing more.
 MARGIN_QUANTILE = 0.99
-#: Keeps the fit finite where the classes can be parted; too weak to be seen elsewhere.
+#: Keeps the fit solvable where a feature never changes; too weak to be seen elsewhere.
 RIDGE = 1e-3
 _STEPS = 50
 
@@ -82,8 +82,17 @@ def calibrate(read: Read, seed: int = 13) -> Fit:
 
 
 def find_threshold(read: Read) -> tuple[float, float]:
-    """Return the best F1 and its threshold on null odds, by the official sweep."""
-    return sweep(to_scored(read, None), score_f1)
+    """Return the best F1 and its threshold on null odds, by the official sweep.
+
+    Where it is best never to answer the sweep says 0, which would answer some: then the threshold
+    lies below all null odds of these rows.
+    """
+    scored = to_scored(read, None)
+    best, threshold = sweep(scored, score_f1)
+    silence = 100.0 * sum(1 for one in scored if not one.golds) / len(scored)
+    if best <= silence:
+        return best, min(one.null_odds for one in scored) - 1.0
+    return best, threshold
 
 
 def fit_calibration(read: Read) -> Calibration:

@@ -64,7 +64,7 @@ def open_checkpoint(name: str, sizes: WindowSizes) -> Checkpoint:
     AttentionInterface.register(_ATTENTION, _attend)
     model = _load(folder)
     _check_fit(model, folder, sizes)
-    return Checkpoint(folder, family, model.eval(), encoder)
+    return Checkpoint(folder, family, model, encoder)
 
 
 def export_onnx(checkpoint: Checkpoint, path: Path, *, mask: bool = False) -> None:
@@ -180,7 +180,7 @@ def score_torch(
 def _load(folder: Path) -> PreTrainedModel:
     try:
         with _quiet():
-            model, report = AutoModelForQuestionAnswering.from_pretrained(
+            loaded, report = AutoModelForQuestionAnswering.from_pretrained(
                 folder,
                 attn_implementation=_ATTENTION,
                 use_safetensors=True,
@@ -198,6 +198,7 @@ def _load(folder: Path) -> PreTrainedModel:
             f"the checkpoint {folder.name} lacks the weights {', '.join(missing[:3])}, so it is no"
             " question-answering reader: fine-tune it first"
         )
+    model: PreTrainedModel = loaded.eval()
     return model
 
 

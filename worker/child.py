@@ -14,7 +14,7 @@ from enum import StrEnum
 from multiprocessing.connection import Connection
 from typing import Any
 
-from worker.contracts.errors import SpanmillError, WorldError
+from worker.contracts.errors import JobError, SpanmillError, WorldError
 from worker.task import Delivery, Done, Tools, run_batch
 
 #: Rows of a model run that can be named; a larger run is blamed on none of them.
@@ -91,7 +91,7 @@ def serve(
                 return
             try:
                 if tools is None:
-                    tools = open_tools()
+                    tools = _open(open_tools)
                     _be_silent()
                 marks.write([])
                 message = _run(payload, delivery, tools, marks)
@@ -99,6 +99,18 @@ def serve(
                 fault = Fault.WORLD if isinstance(error, WorldError) else Fault.JOB
                 message = Failure(str(error), fault)
             pipe.send(message)
+
+
+def _open(open_tools: Callable[[], Tools]) -> Tools:
+    try:
+        return open_tools()
+    except SpanmillError:
+        raise
+    except Exception as error:
+        raise JobError(
+            f"an answering process cannot begin ({type(error).__name__}: {error}): install spanmill"
+            " again, or report it"
+        ) from error
 
 
 def _run(payload: bytes, delivery: Delivery, tools: Tools, marks: Marks) -> Done | Failure:
@@ -125,7 +137,8 @@ def _die_with(parent: int) -> None:
 
 def _be_silent() -> None:
     """Send to nowhere what libraries print when a row breaks them: it may quote the row."""
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)

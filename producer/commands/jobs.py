@@ -14,7 +14,7 @@ from producer.collect import collect as collect_answers
 from producer.exits import DONE, FAILED, INTERRUPTED, WITH_ERRORS
 from producer.lock import is_held
 from producer.options import JOBS_ROOT, JSON, option
-from producer.plan import check_writable
+from producer.plan import check_place, check_writable
 from producer.progress import Progress
 from producer.status import JobStatus, StatusReader, find_root
 from worker.contracts.errors import JobError, UsageError
@@ -24,6 +24,7 @@ from worker.contracts.job import State
 from worker.contracts.store import LocalStore
 
 WATCH_SECONDS = 1.0
+_LISTED = ("job", "state", "rows", "created_at", "output")
 #: Columns for a table that goes to a file or a pipe: no path is broken in two.
 WIDE = 10_000
 
@@ -35,24 +36,12 @@ def jobs(jobs_root: Path | None, as_json: bool) -> int:
     """List all jobs of a jobs' folder, with their states."""
     root = find_root(jobs_root, None)
     store = LocalStore(root)
-    rows = []
-    for job in list_jobs(store):
-        folder = JobFolder(store, job)
-        manifest, state = folder.read_manifest(), folder.read_state()
-        rows.append(
-            {
-                "job": job,
-                "state": None if state is None else str(state),
-                "rows": None if manifest is None else manifest.rows,
-                "created_at": None if manifest is None else manifest.created_at,
-                "output": None if manifest is None else manifest.output,
-            }
-        )
+    rows = [_look_at(JobFolder(store, job)) for job in list_jobs(store)]
     if as_json:
         click.echo(msgspec.json.encode(rows))
         return DONE
     table = Table(box=None, pad_edge=False)
-    for name in ("job", "state", "rows", "created_at", "output"):
+    for name in _LISTED:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
@@ -141,7 +130,8 @@ def collect(
     root = find_root(jobs_root, job)
     folder = JobFolder(LocalStore(root), job)
     manifest = folder.need_manifest()
-    if str(Path(output).absolute()) in {file.path for file in manifest.inputs}:
+    check_place(output)
+    if Path(output).resolve() in {Path(file.path).resolve() for file in manifest.inputs}:
         raise UsageError(f"the output {output} is an input of the job: choose another --out")
     check_free(output, overwrite=overwrite)
     check_writable(Path(output.rstrip("/")).absolute().parent, "the output's folder", "--out")
@@ -151,6 +141,21 @@ def collect(
     else:
         click.echo(f"{summary.rows} of {manifest.rows} rows: {output}")
     return WITH_ERRORS if summary.errors else DONE
+
+
+def _look_at(folder: JobFolder) -> dict[str, object]:
+    """Return what the list says of a job; one that is damaged must not hide the others."""
+    state = folder.read_state()
+    row: dict[str, object] = dict.fromkeys(_LISTED)
+    row |= {"job": folder.job, "state": None if state is None else str(state)}
+    try:
+        manifest = folder.read_manifest()
+    except JobError:
+        return row | {"state": "damaged"}
+    if manifest is None:
+        return row
+    told = {"rows": manifest.rows, "created_at": manifest.created_at, "output": manifest.output}
+    return row | told
 
 
 def _describe(found: JobStatus) -> str:

@@ -40,6 +40,11 @@ def gate(desk: Desk) -> Path:
     return desk.folder / "gate"
 
 
+def wait_at(gate: Path) -> None:
+    """Wait until the gated row is being read."""
+    wait_for(Path(f"{gate}.reached").exists, "the gated row")
+
+
 def assert_whole(desk: Desk, undisturbed: list[Row], *but: int) -> None:
     """Check that every row is there once, in order, and equal, those with perils but for texts."""
     answers = desk.answers()
@@ -137,11 +142,11 @@ def test_what_a_killed_command_left_behind_is_swept(desk: Desk) -> None:
 def test_a_killed_answering_process_costs_no_row(desk: Desk, undisturbed: list[Row]) -> None:
     lay(desk, {13: f"gate@score:{gate(desk)}", 30: f"gate@decode:{gate(desk)}2"})
     started = desk.start(*desk.words(), program=PATIENT)
-    for number, batches in (("", 3), ("2", 7)):
-        wait_for(lambda least=batches: len(desk.shards()) == least, "the batches before the gate")
+    for closed in (gate(desk), Path(f"{gate(desk)}2")):
+        wait_at(closed)
         (child,) = started.answering()
         child.kill()
-        Path(f"{gate(desk)}{number}").touch()
+        closed.touch()
     ran = started.finish()
     assert ran.status == 0, ran.err
     assert ran.err == ""
@@ -259,7 +264,7 @@ def test_an_interrupt_lets_the_batches_in_work_finish_and_prints_what_resumes(
 ) -> None:
     lay(desk, {13: f"gate@score:{gate(desk)}"})
     started = desk.start(*desk.words(), program=PATIENT)
-    wait_for(lambda: len(desk.shards()) == 3, "the batches before the gate")
+    wait_at(gate(desk))
     if number == signal.SIGINT:
         started.interrupt()  # Ctrl-C goes to the answering processes, too
     else:
@@ -351,7 +356,7 @@ def test_a_full_disk_pauses_the_job_until_there_is_room(desk: Desk, undisturbed:
     lay(desk, {13: f"gate@score:{gate(desk)}"})
     with small_disk(desk.jobs, "2m") as (before, disk):
         started = desk.start(*desk.words("--workers", "2"), program=PATIENT, before=before)
-        wait_for(lambda: len(list(disk.glob("*/shards/0000/*"))) >= 3, "some shards")
+        wait_at(gate(desk))
         ballast = fill(disk)
         gate(desk).touch()
         wait_for(lambda: "paused" in started.err.read_text(), "the pause")
@@ -377,9 +382,7 @@ def test_a_disk_that_stays_full_ends_the_job_which_can_be_resumed(
     with small_disk(desk.jobs, "2m") as (before, disk):
         words = desk.words("--max-pause-seconds", "1")
         started = desk.start(*words, program=PATIENT, before=before)
-        wait_for(
-            lambda: len(list(disk.glob("*/shards/0000/*"))) == 3, "the batches before the gate"
-        )
+        wait_at(gate(desk))
         ballast = fill(disk)
         gate(desk).touch()
         ran = started.finish()
@@ -400,7 +403,7 @@ def test_a_full_disk_at_the_output_pauses_collecting(desk: Desk, undisturbed: li
     with small_disk(desk.folder / "there", "1m") as (before, disk):
         words = ["--out", "there/out.parquet", "--jobs-root", desk.jobs]
         started = desk.start(*desk.words(*words), program=PATIENT, before=before)
-        wait_for(lambda: len(desk.shards()) == 11, "all batches but the last")
+        wait_at(gate(desk))
         ballast = fill(disk)
         gate(desk).touch()
         wait_for(lambda: "paused" in started.err.read_text(), "the pause")

@@ -70,7 +70,7 @@ def damaged_page(desk: Desk) -> Sequence[object]:
     table = pq.read_table(path)
     pq.write_table(table, path, use_dictionary=False, compression="zstd")
     start = pq.read_metadata(path).row_group(0).column(2).data_page_offset
-    damage(path, start + 40)
+    damage(path, start)
     return given("in.parquet")
 
 
@@ -217,9 +217,8 @@ def test_a_command_that_cannot_begin_is_refused(desk: Desk, prepare: Prepare, sa
     assert ran.status == 2, ran.err
     assert says in ran.complaint()
     assert ran.out == ""
-    left = {name for name in desk.files() - before if "/lock" not in name}
+    left = desk.files() - before
     assert not [name for name in left if (desk.folder / name).is_file()], left
-    assert desk.run("jobs", "--json").out in ("", "[]\n")
 
 
 def changed_byte(bundle: Path) -> None:
@@ -337,7 +336,7 @@ ROWS: list[tuple[str, Row, str | None, str | None]] = [
     ("NUL", {"question": "who\0 built?", "context": f"\0{WORDS}\0"}, None, None),
     ("combining marks", {"context": "a" + "\u0301" * 10_000 + WORDS}, None, None),
     ("no space", {"context": "x" * 100_000}, None, "read up to character 20000 only"),
-    ("only marks", {"question": "\u0301\u0302"}, None, None),
+    ("only marks", {"question": "\u0301\u0302"}, "error", "the question is empty"),
     ("emoji", {"context": f"👩‍👩‍👧 {WORDS} 🇪🇸"}, None, None),
     ("controls", {"context": "\x01\x1f\x7f\u200b\ufeff" + WORDS + "\u2028"}, None, None),
     ("noncharacters", {"context": "\ufffe\uffff\U0010ffff" + WORDS}, None, None),
@@ -351,7 +350,7 @@ def test_a_bad_row_is_answered_for_and_costs_no_neighbour(desk: Desk) -> None:
     desk.write(rows)
     ran = desk.answer("--max-context-chars", "20000", "--top-k", "2", "--null-threshold", "inf")
     assert ran.status == 3
-    assert "4 errors" in ran.out
+    assert "5 errors" in ran.out
     answers = desk.answers()
     assert [row["id"] for row in answers] == [row["id"] for row in rows]
     assert [row["status"] for row in (answers[0], answers[-1])] == ["answered"] * 2

@@ -35,7 +35,7 @@ def start_gated(desk: Desk) -> Started:
     rows[GATED_ROW]["context"] += f"<<gate@score:{desk.folder / 'gate'}>>"
     desk.write(rows)
     started = desk.start(*desk.words(), program=("-m", "tests.perils", "300"))
-    wait_for(lambda: len(desk.shards()) == 5, "five batches done")
+    wait_for((desk.folder / "gate.reached").exists, "the gated row")
     return started
 
 

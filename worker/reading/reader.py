@@ -10,7 +10,7 @@ from typing import ParamSpec, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.contracts.errors import RowError
+from worker.contracts.errors import RowError, WorldError
 from worker.contracts.options import ForwardPolicy, ReadingOptions
 from worker.contracts.records import Answer, Example, Status
 from worker.contracts.verdict import Calibration, judge
@@ -261,12 +261,12 @@ def pad_windows(windows: Sequence[Window], pad: int) -> ForwardBatch:
 
 
 def _or_error(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | RowError:
-    """Run one row's step; whatever it raises becomes that row's error."""
+    """Run one row's step; whatever it raises for the row's sake becomes that row's error."""
     try:
         return step(*args, **kwargs)
     except RowError as error:
         return error
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, WorldError):
         raise
     except BaseException as error:  # noqa: BLE001  a Rust panic is a BaseException
         return RowError(f"the row could not be read ({type(error).__name__}): check its text")

@@ -1,5 +1,7 @@
 """Calibration: the official threshold, and a confidence that means what it says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,13 @@ def test_a_fit_stays_finite_on_data_of_one_kind_or_parted(labels: list[bool]) ->
     assert np.abs(found).max() < 10
 
 
+def test_a_feature_that_never_changes_breaks_no_fit() -> None:
+    features = np.stack([np.linspace(-3, 3, 50), np.full(50, 7.0), np.full(50, 14.0)], axis=1)
+    found = fit_logistic(features, features[:, 0] > 0.5)
+    assert np.isfinite(found).all()
+    assert found[1] > 1
+
+
 def test_the_threshold_is_the_one_that_scores_best() -> None:
     read = _simulate(400)
     f1, threshold = find_threshold(read)
@@ -54,6 +63,19 @@ def test_the_threshold_is_the_one_that_scores_best() -> None:
     others = [evaluate(to_scored(read, other)).f1 for other in np.linspace(-8, 8, 33)]
     assert max(others) <= f1 + 1e-9
     assert evaluate(to_scored(read, None)).f1 < f1 - 5
+
+
+def test_a_reader_that_is_never_right_learns_to_be_silent() -> None:
+    read = _simulate(60)
+    wrong = tuple(
+        replace(one, best=Span("nowhere", 0, 7, 1.0), null_odds=abs(one.null_odds or 0.0) - 20.0)
+        for one in read.answers
+    )
+    never = Read(read.rows, wrong)
+    f1, threshold = find_threshold(never)
+    assert {one.prediction for one in to_scored(never, threshold)} == {""}
+    assert evaluate(to_scored(never, threshold)).f1 == pytest.approx(f1)
+    assert evaluate(to_scored(never, 0.0)).f1 < f1
 
 
 def test_confidence_is_honest_on_rows_it_was_not_fitted_on() -> None:
@@ -79,6 +101,13 @@ def test_margins_are_cut_where_they_are_rare() -> None:
     assert margins[len(margins) // 2] < calibration.max_margin < margins[-1]
 
 
+def test_a_few_absurd_margins_move_no_weight() -> None:
+    read = _simulate(2_000)
+    absurd = [replace(one, margin=1e6) for one in read.answers[:8]]
+    moved = fit_calibration(Read(read.rows, (*absurd, *read.answers[8:])))
+    assert moved.answer.margin == pytest.approx(fit_calibration(read).answer.margin, rel=0.1)
+
+
 @pytest.mark.parametrize(("kept", "lacking"), [(True, "unanswerable"), (False, "answerable")])
 def test_rows_of_one_kind_are_refused_in_a_sentence(kept: bool, lacking: str) -> None:
     read = _simulate(200)
@@ -101,6 +130,18 @@ def test_cross_fitting_judges_every_row_once() -> None:
     read = _simulate(150)
     assert cross_fit(read, seed=1).rows == 150
     assert len({row.context for row in read.rows}) > FOLDS
+
+
+def test_no_fold_is_judged_by_what_it_was_fitted_on() -> None:
+    read = _simulate(60)
+    odds = np.random.default_rng(8).normal(0, 3, 60)
+    noise = tuple(
+        replace(one, null_odds=float(value)) for one, value in zip(read.answers, odds, strict=True)
+    )
+    meaningless = Read(read.rows, noise)
+    on_itself = judge_all(meaningless, find_threshold(meaningless)[1], fit_calibration(meaningless))
+    flattered = np.mean([right for _, right in on_itself])
+    assert cross_fit(meaningless, seed=1).accuracy < flattered
 
 
 def test_expected_calibration_error_of_known_bins() -> None:

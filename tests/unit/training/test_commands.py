@@ -32,8 +32,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "id": str(number),
             "question": QUESTIONS[number % 3],
             "context": f"{PASSAGES[number % 3]} ({number})",
-            "answers": {"text": ["The"], "answer_start": [0]}
-            if number % 2 and PASSAGES[number % 3].startswith("The")
+            "answers": {"text": ["The mill"], "answer_start": [0]}
+            if number % 2 and PASSAGES[number % 3].startswith("The mill")
             else {"text": [], "answer_start": []},
         }
         for number in range(60)
@@ -97,7 +97,7 @@ def test_data_without_any_answer_is_refused(tiny: Tiny, rows: Path, tmp_path: Pa
         for line in rows.read_text().splitlines()
     ))  # fmt: skip
     out = str(tmp_path / "b")
-    with pytest.raises(InputError, match="all 60 rows of the data are unanswerable"):
+    with pytest.raises(InputError, match=r"all 60 rows .* are unanswerable"):
         _run("calibrate", str(tiny.bundle("bert")), "--data", str(silent), "--out", out)
 
 

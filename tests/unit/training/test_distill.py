@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import PASSAGES, QUESTIONS, SIZES, Tiny, write_checkpoint
-from training.checkpoint import open_model
+from training.checkpoint import open_encoder, open_model
 from training.data import Gold, Labelled
-from training.distill import distill
+from training.distill import distill, plan_materials
 from training.export import open_checkpoint, score_torch
 from training.imitation import UNLABELLED, Imitation
 from training.layers import ANATOMIES
@@ -26,6 +26,7 @@ from training.run import Run
 from training.schedule import Schedule
 from training.teacher import Panel
 from worker.contracts.errors import InputError, JobError, UsageError
+from worker.contracts.family import FAMILIES
 
 FAST = Schedule(
     learning_rate=5e-3,
@@ -167,6 +168,14 @@ def test_every_family_is_taught_by_its_own(family: str, tmp_path: Path) -> None:
     assert set(lines[0]["losses"]) == set(weights)
     assert all(value > 0 for line in lines for value in line["losses"].values())
     assert open_checkpoint(str(tmp_path / "out/best"), SIZES).model.config.num_hidden_layers == 1
+
+
+def test_pairs_have_no_target_and_rows_have_theirs(teacher: Path) -> None:
+    encoder = open_encoder(teacher, FAMILIES["bert"], SIZES)
+    plan = plan_materials((Material(ROWS, PAIRS),), HELD_OUT, FAST, encoder)
+    targets = [(feature.start, feature.end) for feature in plan.features]
+    assert all(0 < start <= end for start, end in targets[: len(ROWS)])
+    assert targets[len(ROWS) :] == [(UNLABELLED, UNLABELLED)] * len(PAIRS)
 
 
 def test_questions_without_a_known_answer_teach_by_soft_targets_alone(

@@ -79,6 +79,12 @@ def test_rows_of_one_passage_count_as_one_draw() -> None:
     assert grouped.high - grouped.low > 3 * (alone.high - alone.low)
 
 
+def test_passages_of_many_rows_weigh_as_many_rows() -> None:
+    groups = np.repeat(np.arange(20), np.arange(1, 21))
+    found = bootstrap(np.ones(len(groups)), groups)
+    assert (found.low, found.value, found.high) == (100.0, 100.0, 100.0)
+
+
 def _read(rows: list[tuple[str, tuple[str, ...], float | None]]) -> Read:
     labelled = tuple(
         Labelled(str(number), "?", f"passage {number}", tuple(Gold(gold, 0) for gold in golds))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tokenizers import processors
 
-from worker.contracts.errors import RowError
+from worker.contracts.errors import RowError, WorldError
 from worker.contracts.family import FAMILIES, WindowSizes
 from worker.contracts.options import ForwardPolicy, ReadingOptions
 from worker.contracts.records import Answer, Example, Status
@@ -246,8 +246,8 @@ def test_a_panic_of_the_tokenizer_costs_its_own_row_and_no_other(
     assert "panicked" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, MemoryError])
-def test_what_stops_a_process_is_no_rows_error(
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, MemoryError, WorldError])
+def test_what_is_not_the_rows_fault_is_no_rows_error(
     encoder: Encoder, stop: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = HashScorer()

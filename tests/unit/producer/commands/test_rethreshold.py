@@ -42,7 +42,7 @@ def judge(answers: Path, threshold: float, output: Path | str, *more: str) -> in
 
 def iter_rows() -> Iterator[tuple[str | None, ...]]:
     """Yield questions and contexts; more of them than answers alike, and every kind of row."""
-    for count in range(12):
+    for count in range(5):
         for question in QUESTIONS:
             yield question, PASSAGES[count % 3][count * 5 :] * (1 + count % 4), None
     yield from (("  ", "a context", None), ("a question?", "", None), ("", "", "the id is bad"))
@@ -80,7 +80,7 @@ def test_judging_again_is_answering_at_that_threshold(tmp_path: Path, tiny: Tiny
     )
     middle = odds[len(odds) // 2]
     kinds = set()
-    for threshold in (middle, math.nextafter(middle, -math.inf), -100.0, 100.0, math.inf):
+    for threshold in (middle, math.nextafter(middle, -math.inf), -100.0, math.inf):
         named = None if math.isinf(threshold) else threshold
         again = answer(tmp_path / str(threshold), tiny, named)
         assert judge(first, threshold, tmp_path / f"{threshold}.parquet") == 0

@@ -1,0 +1,68 @@
+"""Imports stay light: help is quick, and what only reads files loads no model and no broker."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "onnxruntime", "tokenizers", "celery", "redis")
+#: Generous: it is some 0.05 s, and the machine may be busy.
+HELP_CPU_SECONDS = 2.0
+
+HELP = """
+import sys, time
+from producer.cli import main
+try:
+    main(["--help"])
+except SystemExit as end:
+    assert end.code == 0
+print(sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+print(time.process_time(), file=sys.stderr)
+"""
+
+
+def load(*names: str) -> set[str]:
+    """Return the packages that a fresh interpreter holds after importing modules."""
+    code = (
+        f"import sys, {', '.join(names)}; print(*{{one.partition('.')[0] for one in sys.modules}})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {*done.stdout.split()}
+
+
+def test_help_is_quick_and_loads_neither_arrow_nor_a_model() -> None:
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
+    modules, seconds = done.stderr.splitlines()
+    assert "Commands:" in done.stdout
+    assert not [name for name in (*HEAVY, "pyarrow", "numpy", "rich") if f"'{name}'" in modules]
+    assert float(seconds) < HELP_CPU_SECONDS
+
+
+@pytest.mark.parametrize("package", ["producer", "worker.contracts"])
+def test_the_producers_side_loads_no_model_and_no_broker(package: str) -> None:
+    names = {
+        "producer": [
+            f"producer.{name}"
+            for name in (
+                "source", "json_source", "parquet_source", "scan", "plan", "options", "collect",
+                "answers", "books", "gold", "status",
+            )
+        ],
+        "worker.contracts": [
+            f"worker.contracts.{name}"
+            for name in (
+                "bundle", "errors", "family", "folder", "job", "options", "records", "shard",
+                "store", "verdict",
+            )
+        ],
+    }[package]  # fmt: skip
+    assert not load(*names) & {*HEAVY}
+
+
+def test_reading_loads_no_runtime_and_no_files() -> None:
+    heavy = {*HEAVY, "pyarrow", "click"} - {"tokenizers"}
+    assert not load("worker.reading.reader", "worker.reading.scores") & heavy
+
+
+def test_answering_loads_no_torch() -> None:
+    assert not load("worker.local", "producer.commands.answer") & {"torch", "transformers"}
