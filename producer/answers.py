@@ -20,6 +20,7 @@ from worker.contracts.store import sync_folder
 from worker.contracts.verdict import Calibration
 
 PART_ROWS = 1_000_000
+FIRST_PART = "part-00000.parquet"
 GROUP_ROWS = 65_536
 GROUP_BYTES = 32 * 1024 * 1024
 VERSION = 1

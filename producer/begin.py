@@ -114,10 +114,10 @@ def look(
 
 def forget(root: Path, job: str) -> None:
     """Delete a held job and the retries of its errors, which would lay old answers over."""
-    remove_job(root, job)
     for child in list_children(root, job):
         with hold(root, child):
             forget(root, child)
+    remove_job(root, job)
 
 
 def list_children(root: Path, job: str) -> list[str]:

@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from producer.answers import (
+    FIRST_PART,
     PART_ROWS,
     VERSION,
     AnswersMeta,
@@ -29,7 +29,7 @@ from worker.contracts.bundle import MANIFEST, parse_manifest
 from worker.contracts.errors import JobError, WorldError
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import BUNDLES, JobManifest, shard_key
-from worker.contracts.shard import ANSWER_SCHEMA, decode_schema, read_shard, write_rows
+from worker.contracts.shard import ANSWER_SCHEMA, decode_schema, read_shard
 
 
 def collect(folder: JobFolder, manifest: JobManifest, output: str, *, partial: bool) -> Summary:
@@ -49,8 +49,12 @@ def collect(folder: JobFolder, manifest: JobManifest, output: str, *, partial: b
             raw = msgspec.json.format(msgspec.json.encode(summary), indent=1)
             (scratch / "summary.json").write_bytes(raw + b"\n")
             put_in_place(scratch / "answers", output)
-            for name in ("errors.parquet", "stats.parquet", "summary.json"):
-                folder.store.put_file(f"{folder.job}/{name}", scratch / name)
+            for name, made in (
+                ("errors.parquet", scratch / "errors" / FIRST_PART),
+                ("stats.parquet", scratch / "stats.parquet"),
+                ("summary.json", scratch / "summary.json"),
+            ):
+                folder.store.put_file(f"{folder.job}/{name}", made)
     except OSError as error:
         why = str(error) if error.strerror is None else error.strerror
         raise WorldError(
@@ -149,7 +153,7 @@ def _write_all(
         books = stack.enter_context(Books(manifest, scratch / "stats.parquet"))
         answers = stack.enter_context(AnswerWriter(scratch / "answers", schema, part_rows))
         errors = stack.enter_context(
-            pq.ParquetWriter(scratch / "errors.parquet", _error_schema(kept))
+            AnswerWriter(scratch / "errors", _error_schema(kept), float("inf"))
         )
         for table in iter_answers(folder, manifest, books, partial=partial):
             rows = table.column("row").to_numpy()
@@ -164,7 +168,7 @@ def _write_all(
             failed = pc.equal(table.column("status").cast(pa.string()), "error").to_numpy()
             if failed.any():
                 bad = pick_rows(table, np.flatnonzero(failed))
-                write_rows(errors, _to_errors(bad, books.attempts, kept))
+                errors.write(_to_errors(bad, books.attempts, kept))
     return books
 
 

@@ -12,14 +12,14 @@ import ijson
 import ijson.backends.python as ijson_python
 import pyarrow as pa
 
-from producer.raw import RawChunk
+from producer.raw import RawChunk, is_utf8
 from worker.contracts.errors import InputError
 from worker.contracts.job import Columns
 
 ENDINGS = (".json", ".jsonl", ".ndjson")
 CHUNK_ROWS = 1024
 CHUNK_CHARS = 4 * 1024 * 1024
-LONGEST_LINE_BYTES = 64 * 1024 * 1024
+LONGEST_LINE_BYTES = 32 * 1024 * 1024
 BLOCK_BYTES = 1024 * 1024
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -211,23 +211,15 @@ def _read_row(row: Row, columns: Columns) -> tuple[str | None, str | None, str |
         value = row.get(name)
         if value is not None and not isinstance(value, str):
             return None, None, f"the {kind} is not a text: give it one"
-        if value is not None and not _is_encodable(value):
+        if value is not None and not is_utf8(value):
             return None, None, f"the {kind} holds a lone surrogate: encode it again"
         texts.append(value)
     return texts[0], texts[1], None
 
 
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _read_id(value: object) -> str | None:
     text = _to_text(value)
-    return text if text is not None and _is_encodable(text) else None
+    return text if text is not None and is_utf8(text) else None
 
 
 def _keep(value: object) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from producer.raw import is_utf8
 from producer.scan import Scan, prove_input
 from producer.source import Source, find_files, open_source
 from worker.contracts.bundle import MANIFEST, Bundle
@@ -84,6 +85,8 @@ def check_place(output: str) -> None:
         UsageError: it is a URL, or a folder and does not end in a slash, or the reverse.
     """
     path = Path(output)
+    if not is_utf8(output):
+        raise UsageError(f"the name of the output {output} is not UTF-8: choose another --out")
     if "://" in output:
         raise UsageError(f"the output {output} is a URL: write to a disk, then copy it there")
     if path.is_dir() and not output.endswith("/"):

@@ -5,6 +5,15 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 
+def is_utf8(text: str) -> bool:
+    """Say whether a text can be written as UTF-8; lone surrogates cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class RawChunk:
     """Some consecutive rows of a file.

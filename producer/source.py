@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from producer import json_source, parquet_source
-from producer.raw import RawChunk
+from producer.raw import RawChunk, is_utf8
 from producer.tables import compact, pick_rows
 from worker.contracts.errors import InputError
 from worker.contracts.job import Columns, Cut, cut_batches
@@ -41,6 +41,10 @@ def find_files(inputs: Sequence[str]) -> tuple[Path, ...]:
     """
     files = [path for one in inputs for path in _expand(one)]
     for path in files:
+        if not path.is_file():
+            raise InputError(f"{path} is no regular file: write its rows to one")
+        if not is_utf8(str(path)):
+            raise InputError(f"the name of {path} is not UTF-8: rename it")
         if _format(path) is None:
             known = (
                 f"{', '.join(PARQUET_ENDINGS)}, or {', '.join(json_source.ENDINGS)} (or .gz of it)"

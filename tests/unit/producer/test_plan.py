@@ -143,6 +143,8 @@ def test_an_output_is_what_its_name_says(tmp_path: Path) -> None:
         check_place(f"{tmp_path}/file/")
     with pytest.raises(UsageError, match="is a URL"):
         check_place("s3://bucket/out.parquet")
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        check_place(os.fsdecode(b"\xff.parquet"))
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
