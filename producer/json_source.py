@@ -141,7 +141,7 @@ def _has_surrogates(stream: IO[bytes]) -> bool:
     while block := stream.read(BLOCK_BYTES):
         if _SURROGATE.search(tail + block):
             break
-        tail = block[-5:]
+        tail = block[-3:]
     stream.seek(0)
     return bool(block)
 

@@ -26,8 +26,8 @@ from worker.reading.reader import pad_windows
 from worker.reading.windows import Encoder, Window
 from worker.session import OnnxScorer
 
-#: From 20 on, GELU is one operator.
-OPSET = 20
+#: From 20 on, GELU is one operator; from 23 on, attention is.
+OPSET = 23
 OUTPUTS = ("start_logits", "end_logits")
 #: What a masked score gets. The smallest float would wreck the ranges of a quantized MobileBERT.
 MASKED = -10_000.0
@@ -239,17 +239,33 @@ def _attend(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     **_: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attend in six operators; a name without a mask maker keeps transformers from building one.
+) -> tuple[torch.Tensor, None]:
+    """Attend; a name without a mask maker keeps transformers from building one.
+
+    Shapes: all but the mask are ``(windows, heads, tokens, head_width)``.
+    """
+    scale = query.size(-1) ** -0.5 if scaling is None else scaling
+    if attention_mask is not None:
+        return _attend_masked(query * scale, key, value, attention_mask), None
+    heads = query.size(1)
+    query, key, value = (one.transpose(1, 2).flatten(2) for one in (query, key, value))
+    # One operator that splits the heads itself: with the transpositions and reshapes it saves, an
+    # int8 MiniLM answers 3 % more rows (ONNX Runtime 1.31).
+    attended = torch.onnx.ops.attention(
+        query, key, value, q_num_heads=heads, kv_num_heads=heads, scale=scale
+    )[0]
+    return attended.reshape(*attended.shape[:2], heads, -1), None
+
+
+def _attend_masked(
+    scaled_query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Attend in plain operators: the single one takes no mask that all tokens share (1.31).
 
     Scaling the query costs tokens × width, scaling the scores tokens × tokens × heads.
     """
-    scale = query.size(-1) ** -0.5 if scaling is None else scaling
-    scores = torch.matmul(query * scale, key.transpose(2, 3))
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = torch.softmax(scores, dim=-1)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+    scores = torch.matmul(scaled_query, key.transpose(2, 3)) + mask
+    return torch.matmul(torch.softmax(scores, dim=-1), value).transpose(1, 2).contiguous()
 
 
 def _check_fit(model: PreTrainedModel, folder: Path, sizes: WindowSizes) -> None:

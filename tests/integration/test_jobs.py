@@ -214,22 +214,6 @@ def test_two_commands_do_not_run_one_job_at_once(desk: Desk, undisturbed: list[R
     assert "failed" not in desk.states()
 
 
-def test_looking_at_a_job_never_keeps_a_command_from_running_it(finished: Desk) -> None:
-    job = finished.job()
-    script = (
-        "import sys; from pathlib import Path; from producer.lock import is_held\n"
-        "print('ready', flush=True)\n"
-        f"while True: is_held(Path({str(finished.jobs)!r}), {job!r})"
-    )
-    looking = finished.start("-c", script, program=())
-    try:
-        wait_for(looking.out.read_text, "the first look")
-        for _ in range(3):
-            assert finished.run("resume", job).status == 0
-    finally:
-        looking.kill()
-
-
 def test_a_job_whose_input_was_never_checked_says_so(finished: Desk) -> None:
     (finished.jobs / finished.job() / "manifest.json").unlink()
     ran = finished.run("resume", finished.job())

@@ -4,6 +4,7 @@ import fcntl
 import multiprocessing
 import os
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,16 @@ def test_a_look_does_not_keep_the_job_from_being_held(tmp_path: Path) -> None:
     looking = os.open(tmp_path / "job" / LOCK, os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)
     assert not is_held(tmp_path, "job"), "lookers do not see each other"
-    os.close(looking)
-    with hold(tmp_path, "job"):
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(_hold_once, tmp_path)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.1)
+        os.close(looking)
+        waiting.result()
+
+
+def _hold_once(root: Path) -> None:
+    with hold(root, "job"):
         pass
 
 

@@ -164,6 +164,7 @@ def test_columns_with_dots_are_read_beside_structures_with_such_parts(tmp_path: 
     assert table.column("question").to_pylist() == ["q0?", "q1?"]
     assert table.column("a").to_pylist() == [{"question": 1, "id": 2}, None]
     assert table.column("a.question").to_pylist() == ["q0?", "q1?"]
+    assert read(path, id="a.id", question="a.question").column("id").to_pylist() == ["x", "y"]
 
 
 @pytest.mark.parametrize("coded", [False, True])

@@ -109,7 +109,7 @@ def test_no_layer_norm_is_fused_with_the_sum_before_it(tiny: Tiny, tmp_path: Pat
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
     assert "SkipLayerNormalization" not in kinds
     assert kinds.count("LayerNormalization") == 5
-    assert {"BiasGelu", "FusedMatMul"} <= set(kinds)
+    assert {"BiasGelu", "Attention"} <= set(kinds)
 
 
 def test_nodes_are_named_after_their_modules_each_once(tiny: Tiny) -> None:
