@@ -131,7 +131,8 @@ def test_a_job_that_is_not_there_is_named(finished: Desk, command: str) -> None:
 def test_cancel_stops_a_running_job_and_resume_goes_on(desk: Desk, undisturbed: list[Row]) -> None:
     started = start_gated(desk)
     assert desk.run("cancel", desk.job()).status == 0
-    wait_for(lambda: "cancelling" in desk.states(), "the wish to cancel")
+    assert "cancelling" in desk.states()
+    wait_for(lambda: "stopping when" in started.err.read_text(), "the end of handing out batches")
     (desk.folder / "gate").touch()
     ran = started.finish()
     assert ran.status == 1
