@@ -4,13 +4,14 @@ A pytest plugin: its fixture ``desk`` gives a fresh one to each test. Nothing is
 are processes, and answers come from a tiny real bundle.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,7 @@ class Desk:
         self.folder = folder
         self.bundle = bundle
         self.jobs = folder / "spanmill-jobs"
+        self._started: list[Started] = []
         self._said = folder.parent / f"{folder.name}-said"
         self._said.mkdir()
         self.write(make_rows(ROWS))
@@ -116,7 +118,7 @@ class Desk:
         env: dict[str, str] | None = None,
     ) -> Started:
         """Start a command in a process group of its own. ``before`` wraps the program's line."""
-        number = len(list(self._said.iterdir())) // 2
+        number = len(self._started)
         out, err = self._said / f"{number}.out", self._said / f"{number}.err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
@@ -127,8 +129,17 @@ class Desk:
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
+                preexec_fn=_hear_interrupts,  # noqa: PLW1509  no threads here
             )
-        return Started(process, out, err)
+        self._started.append(Started(process, out, err))
+        return self._started[-1]
+
+    def clear(self) -> None:
+        """End what a failed test left running."""
+        for one in self._started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(one.process.pid, signal.SIGKILL)
+            one.process.wait()
 
     def run(self, *words: object, **how: Any) -> Ran:
         """Run a command to its end."""
@@ -173,9 +184,11 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, tiny: Tiny) -> Desk:
+def desk(tmp_path: Path, tiny: Tiny) -> Iterator[Desk]:
     """Give a desk with an input of some dozen rows."""
-    return Desk(tmp_path, tiny.bundle())
+    given = Desk(tmp_path, tiny.bundle())
+    yield given
+    given.clear()
 
 
 @pytest.fixture(scope="session")
@@ -209,6 +222,11 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
             return found
         time.sleep(POLL_SECONDS)
     raise AssertionError(f"in vain: {what}")
+
+
+def _hear_interrupts() -> None:
+    """Undo what a shell does to what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _environment() -> dict[str, str]:

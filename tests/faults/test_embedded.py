@@ -291,7 +291,7 @@ def test_more_interrupts_stop_at_once_and_show_no_traceback(
     while started.process.poll() is None:
         started.interrupt()
         time.sleep(0.05)
-    assert time.monotonic() - began < DRAIN_SECONDS, "it waited for the row that hangs"
+        assert time.monotonic() - began < DRAIN_SECONDS, "it waits for the row that hangs"
     ran = started.finish()
     assert ran.status == 130, ran.err
     assert desk.run(*line_that_resumes(ran)).status == 0

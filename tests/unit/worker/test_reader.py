@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tokenizers import processors
 
+from tests import reference
 from worker.contracts.errors import RowError, WorldError
 from worker.contracts.family import FAMILIES, WindowSizes
 from worker.contracts.options import ForwardPolicy, ReadingOptions
@@ -128,6 +129,48 @@ def test_rows_in_are_rows_out_and_every_span_lies_in_its_context(
     for one, answer in zip(examples, answer_all(reader, examples), strict=True):
         check_answer(one, answer)
         assert answer == answer_one(reader, one)
+
+
+@given(
+    question=st.sampled_from(["where is it", "?", "who wrote the river"]),
+    context=st.lists(words, min_size=1, max_size=90).map(" ".join),
+    threshold=st.floats(-25, 10),
+    windows=st.integers(1, 5),
+)
+def test_answers_are_those_of_the_slow_reference(
+    encoder: Encoder, question: str, context: str, threshold: float, windows: int
+) -> None:
+    options = ReadingOptions(null_threshold=threshold, top_k=3)
+    reader = make_reader(encoder, options=options, policy=ForwardPolicy(windows))
+    answer = answer_one(reader, example(question, context))
+    (encoded,) = reader.encode([example(question, context)], nothing)
+    assert isinstance(encoded, Encoded)
+    scores = [score_slowly(encoder, window) for window in encoded.windows]
+    passage = encoded.passage
+    offsets = list(zip(passage.starts.tolist(), passage.ends.tolist(), strict=True))
+    found = reference.list_answers(context, offsets, reference.list_candidates(scores, 30))
+    if not found:
+        return
+    assert [(one.text, one.start_char, one.end_char, one.score) for one in answer.alternatives] == [
+        (one.text, one.start, one.end, one.score) for one in found[:3]
+    ]
+    null = reference.null_score(scores)
+    assert answer.null_odds is not None
+    assert answer.null_odds == pytest.approx(null - found[0].score, rel=1e-6, abs=1e-5)
+    if abs(answer.null_odds - threshold) > 1e-4:
+        predicted = reference.predict(null, found[0], threshold)
+        assert (answer.status is Status.ANSWERED) == (predicted != "")
+
+
+def score_slowly(encoder: Encoder, window: Window) -> reference.WindowScores:
+    """Score a window alone, with no reader around."""
+    starts, ends = HashScorer().score(pad_windows([window], encoder.pad))
+    return reference.WindowScores(
+        reference.Slice(window.first_token, window.first_token + window.context_tokens),
+        window.context_start,
+        starts[0].tolist(),
+        ends[0].tolist(),
+    )
 
 
 @pytest.mark.parametrize("mask", [True, False])

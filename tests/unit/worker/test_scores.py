@@ -189,6 +189,10 @@ def test_the_sweep_uses_the_best_text_of_rows_that_were_abstained_from() -> None
     assert sweep(rows, score_exact) == (100.0, 3.0)
 
 
+def test_an_unanswerable_row_without_any_text_costs_nothing_in_the_sweep() -> None:
+    assert sweep([unanswerable("", -5.0), answered("x", "x", -1.0)], score_exact) == (100.0, -1.0)
+
+
 def test_where_nothing_gains_the_best_is_to_abstain_everywhere() -> None:
     rows = [unanswerable("x", -5.0), unanswerable("", -6.0), answered("x", "y", -7.0)]
     best, threshold = sweep(rows, score_exact)
