@@ -65,6 +65,15 @@ def list_parts(path: Path) -> list[Path]:
     return parts
 
 
+def find_owner(output: Path) -> str | None:
+    """Return the job whose answers lie there; None for nothing, and for what is no answers."""
+    try:
+        meta = read_answers_meta(list_parts(output)[0])
+    except UsageError:
+        return None
+    return None if meta is None else meta.job
+
+
 def encode_meta(meta: AnswersMeta) -> dict[bytes, bytes]:
     """Return the footer's metadata."""
     return {_META: msgspec.json.encode(meta)}

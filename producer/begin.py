@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from producer.answers import check_free
+from producer.answers import check_free, find_owner
 from producer.diary import Diary
 from producer.embedded import is_answered
 from producer.lock import hold
@@ -58,8 +58,11 @@ def begin(
     manifest = folder.read_manifest() if not overwrite else None
     if manifest is not None:
         check_same(manifest, request)
-        if folder.read_state() in DONE or is_answered(folder, manifest):
+        done = folder.read_state() in DONE
+        if done or is_answered(folder, manifest):
             check_inputs(manifest)  # else they are checked as they are read
+        if not done and find_owner(Path(request.output.rstrip("/"))) != folder.job:
+            check_free(request.output, overwrite=False)  # it has come since the job began
         put_bundle(root, request.bundle)
         return manifest, Diary(folder)
     check_free(request.output, overwrite=overwrite)

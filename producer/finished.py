@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from producer.answers import check_free, list_parts, read_answers_meta
+from producer.answers import check_free, find_owner
 from producer.begin import list_children
 from producer.books import Summary
 from producer.embedded import collect_job, is_answered
@@ -35,7 +35,7 @@ def show(root: Path, folder: JobFolder, manifest: JobManifest) -> Finished | Non
     if folder.read_state() not in DONE:
         return None
     heir, of_heir = _find_heir(root, folder, manifest)
-    owner = _find_owner(Path(manifest.output.rstrip("/")))
+    owner = find_owner(Path(manifest.output.rstrip("/")))
     if owner is None:
         check_free(manifest.output, overwrite=False)
     elif owner not in (folder.job, heir.job):
@@ -60,15 +60,6 @@ def _find_heir(
         if retried is not None and retried.output == manifest.output and child.read_state() in DONE:
             return _find_heir(root, child, retried)
     return folder, manifest
-
-
-def _find_owner(output: Path) -> str | None:
-    """Return the job whose answers lie there; None for nothing, and for what is no answers."""
-    try:
-        meta = read_answers_meta(list_parts(output)[0])
-    except UsageError:
-        return None
-    return None if meta is None else meta.job
 
 
 def _read_summary(folder: JobFolder) -> Summary | None:

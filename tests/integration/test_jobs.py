@@ -149,6 +149,17 @@ def test_cancel_stops_a_running_job_and_resume_goes_on(desk: Desk, undisturbed: 
     assert shards.items() <= desk.shards().items()
 
 
+def test_an_output_that_came_while_the_job_was_away_is_kept(killed: Desk) -> None:
+    (killed.folder / "gate").touch()
+    (killed.folder / "out.parquet").write_text("mine")
+    ran = killed.answer()
+    assert ran.status == 2
+    assert "exists" in ran.complaint()
+    assert (killed.folder / "out.parquet").read_text() == "mine"
+    (killed.folder / "out.parquet").unlink()
+    assert killed.answer().status == 0
+
+
 def test_cancel_marks_a_job_that_nobody_runs(killed: Desk) -> None:
     assert killed.run("cancel", killed.job()).status == 0
     assert killed.states()[-2:] == ["cancelling", "cancelled"]
