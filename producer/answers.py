@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from worker.contracts.errors import UsageError
 from worker.contracts.shard import write_rows
 from worker.contracts.store import sync_folder
-from worker.contracts.verdict import Calibration
+from worker.contracts.verdict import Calibration, to_plain
 
 PART_ROWS = 1_000_000
 FIRST_PART = "part-00000.parquet"
@@ -47,7 +47,7 @@ def read_answers_meta(path: Path) -> AnswersMeta | None:
         metadata = pq.read_schema(path).metadata
         raw = None if metadata is None else metadata.get(_META)
         return None if raw is None else msgspec.json.decode(raw, type=AnswersMeta)
-    except (pa.ArrowException, OSError, msgspec.DecodeError):
+    except (pa.ArrowException, OSError, msgspec.DecodeError, RecursionError):
         return None
 
 
@@ -76,7 +76,8 @@ def find_owner(output: Path) -> str | None:
 
 def encode_meta(meta: AnswersMeta) -> dict[bytes, bytes]:
     """Return the footer's metadata."""
-    return {_META: msgspec.json.encode(meta)}
+    plain = msgspec.to_builtins(meta) | {"calibration": to_plain(meta.calibration)}
+    return {_META: msgspec.json.encode(plain)}
 
 
 class AnswerWriter:

@@ -1,18 +1,22 @@
 """From a request to a job that can run: a new one, or that which the same command began before."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from producer.answers import check_free, find_owner
 from producer.diary import Diary
 from producer.embedded import is_answered
 from producer.lock import hold
+from producer.overlap import reads_jobs
 from producer.plan import (
     Request,
     check_inputs,
     check_same,
     check_writable,
     make_manifest,
+    name_job,
     publish_bundle,
     remove_job,
 )
@@ -31,10 +35,9 @@ def check_root(root: Path, request: Request) -> None:
     """Refuse a jobs' folder whose shards would be read as input the next time.
 
     Raises:
-        UsageError: it lies in an input's folder.
+        UsageError: it lies in an input's folder, or under an input's glob.
     """
-    folders = [Path(one).absolute() for one in request.inputs if Path(one).is_dir()]
-    if any(map(root.is_relative_to, folders)):
+    if reads_jobs(request.inputs, root, name_job(request)):
         raise UsageError(f"the jobs' folder {root} lies in the input: choose another --jobs-root")
 
 
@@ -49,7 +52,8 @@ def begin(
 ) -> tuple[JobManifest, Diary]:
     """Return the manifest of the job: the one that is there, or a new one. The job is held.
 
-    With ``overwrite`` the job that is there, and its retries, are forgotten.
+    With ``overwrite`` the job that is there, and its retries, are forgotten once the input has been
+    read. The bound on errors is always the one that was given last: no answer depends on it.
 
     Raises:
         UsageError: the output exists, or an input is damaged; nothing is left behind.
@@ -64,12 +68,36 @@ def begin(
         if not done and find_owner(Path(request.output.rstrip("/"))) != folder.job:
             check_free(request.output, overwrite=False)  # it has come since the job began
         put_bundle(root, request.bundle)
-        return manifest, Diary(folder)
+        return replace(manifest, max_error_ratio=request.max_error_ratio), Diary(folder)
     check_free(request.output, overwrite=overwrite)
     source = open_source(files, request.columns)
+    found = None
+    if folder.read_state() is not None:  # it is given up only for what can take its place
+        found = scan(source, request.batch_rows)
+        put_bundle(root, request.bundle)
     forget(root, folder.job)
     diary = Diary(folder)
-    return _validate(request, source, folder, root, warn), diary
+    return _validate(request, source, found, folder, root, warn), diary
+
+
+def check_untouched(folder: JobFolder, manifest: JobManifest) -> None:
+    """Refuse to replace an output that has come since an unfinished job began.
+
+    One that was there before is to be replaced: the job's command said so.
+
+    Raises:
+        UsageError: it has.
+    """
+    path = Path(manifest.output.rstrip("/"))
+    if folder.read_state() in DONE or not path.exists():
+        return
+    began = datetime.fromisoformat(manifest.created_at).timestamp()
+    owner = find_owner(path)
+    ours = owner is not None and owner in (folder.job, manifest.parent)
+    if path.stat().st_ctime > began and not ours:
+        raise UsageError(
+            f"the output {path} has come or changed since the job {folder.job} began: move it away"
+        )
 
 
 def begin_retry(
@@ -82,7 +110,8 @@ def begin_retry(
     """
     manifest = folder.read_manifest()
     if manifest is None:
-        if made.output != parent.output:
+        mine = made.output == parent.output
+        if not mine or find_owner(Path(made.output.rstrip("/"))) != parent.job:
             check_free(made.output, overwrite=False)
         check_writable(Path(made.output.rstrip("/")).parent, "the output's folder", "--out")
         folder.put_event(State.VALIDATING)
@@ -160,11 +189,17 @@ def warn_of(found: Scan, warn: Warn) -> None:
 
 
 def _validate(
-    request: Request, source: Source, folder: JobFolder, root: Path, warn: Warn
+    request: Request,
+    source: Source,
+    found: Scan | None,
+    folder: JobFolder,
+    root: Path,
+    warn: Warn,
 ) -> JobManifest:
     try:
-        folder.put_event(State.VALIDATING)
-        found = scan(source, request.batch_rows)
+        folder.put_event(State.VALIDATING, request.provider_note)
+        if found is None:
+            found = scan(source, request.batch_rows)
         warn_of(found, warn)
         put_bundle(root, request.bundle)
         folder.put_manifest(make_manifest(request, source, found))

@@ -18,7 +18,7 @@ from producer.diary import Diary
 from producer.lock import hold, name_command
 from producer.plan import reopen
 from producer.progress import Progress
-from producer.source import select_rows, stream_batches, stream_rows
+from producer.source import choose_measure, select_rows, stream_batches, stream_rows
 from producer.status import StatusReader
 from worker.attempts import OutgoingBatch
 from worker.contracts.errors import JobError, SpanmillError, UsageError, WorldError
@@ -27,6 +27,7 @@ from worker.contracts.job import JobManifest, State
 from worker.contracts.shard import encode_payload
 from worker.contracts.store import LocalStore
 from worker.local import (
+    DRAIN_SECONDS,
     FIRST_BACKOFF_SECONDS,
     LONGEST_BACKOFF_SECONDS,
     FleetOptions,
@@ -172,7 +173,8 @@ def _outgoing(run: Run, watch: "_Watch") -> Iterator[OutgoingBatch]:
     """Yield the batches that have no shard yet."""
     done: frozenset[int] = frozenset()
     rows = job_rows(run.manifest, run.root)
-    for number, table in enumerate(stream_batches(rows, run.manifest.cut)):
+    measure = choose_measure(run.manifest.version)
+    for number, table in enumerate(stream_batches(rows, run.manifest.cut, measure)):
         if number % 1000 == 0:
             done = run.folder.list_done(number // 1000)
         if number not in done:
@@ -223,7 +225,8 @@ class _Watch:
 
     def _draining(self) -> None:
         self._run.progress.say(
-            "stopping when the batches in work are done; interrupt again to stop at once"
+            f"stopping when the batches in work are done, in {DRAIN_SECONDS:.0f} s at most;"
+            " interrupt again to stop at once"
         )
 
 

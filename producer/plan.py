@@ -10,12 +10,20 @@ from pathlib import Path
 
 import msgspec
 
+from producer.overlap import reads_output
 from producer.raw import is_utf8
 from producer.scan import Scan, prove_input
 from producer.source import Source, find_files, open_source
 from worker.contracts.bundle import MANIFEST, Bundle
 from worker.contracts.errors import JobError, UsageError
-from worker.contracts.job import BUNDLES, VERSION, Columns, JobManifest, check_job_id
+from worker.contracts.job import (
+    BUNDLES,
+    VERSION,
+    Columns,
+    JobManifest,
+    check_job_id,
+    choose_cut,
+)
 from worker.contracts.options import ForwardPolicy, ReadingOptions
 from worker.contracts.shard import encode_schema
 from worker.contracts.store import Store
@@ -25,7 +33,8 @@ from worker.contracts.store import Store
 class Request:
     """What the user asked for, as given, defaults filled in.
 
-    ``output`` ends in a slash for a folder of parts.
+    ``output`` ends in a slash for a folder of parts. ``any_provider`` says that nobody named the
+    provider, ``provider_note`` which better ones failed.
     """
 
     inputs: tuple[str, ...]
@@ -38,6 +47,8 @@ class Request:
     max_error_ratio: float | None = None
     job: str | None = None
     versions: dict[str, str] | None = None
+    any_provider: bool = False
+    provider_note: str | None = None
 
 
 def name_job(request: Request) -> str:
@@ -65,15 +76,15 @@ def name_job(request: Request) -> str:
 
 
 def check_output(request: Request, files: tuple[Path, ...]) -> None:
-    """Refuse an output that cannot be written or that an input lies under.
+    """Refuse an output that cannot be written or that an input takes.
 
     Raises:
-        UsageError: it is an input, lies in an input's folder, or its folder is not writable.
+        UsageError: it is an input, lies in an input's folder or under an input's glob, or its
+            folder is not writable.
     """
     check_place(request.output)
     output = Path(request.output).resolve()  # by a link too, an input must not be overwritten
-    folders = [Path(one).resolve() for one in request.inputs if Path(one).is_dir()]
-    if output in [path.resolve() for path in files] or any(map(output.is_relative_to, folders)):
+    if output in [path.resolve() for path in files] or reads_output(request.inputs, request.output):
         raise UsageError(f"the output {output} lies in the input: write it somewhere else")
     check_writable(output.parent, "the output's folder", "--out")
 
@@ -157,6 +168,9 @@ def make_manifest(request: Request, source: Source, found: Scan) -> JobManifest:
 def check_same(manifest: JobManifest, request: Request) -> None:
     """Check that a job that exists is the one asked for.
 
+    Whatever was given is held to, but for ``max_error_ratio``, which no answer depends on: the
+    caller takes the one that was given last. What was left to choose stays as it was chosen.
+
     Raises:
         JobError: it has another command, or its bundle has changed.
     """
@@ -171,6 +185,17 @@ def check_same(manifest: JobManifest, request: Request) -> None:
         raise JobError(
             f"the job {manifest.job} began with another bundle ({manifest.bundle[:12]}): give that"
             " one, or begin anew with --overwrite or another --job-id"
+        )
+    cut = None if request.batch_rows is None else choose_cut(manifest.rows, request.batch_rows)
+    if cut not in (None, manifest.cut):
+        raise JobError(
+            f"the job {manifest.job} began with --batch-rows {manifest.cut.max_rows}: give that,"
+            " or begin anew with --overwrite or another --job-id"
+        )
+    if not request.any_provider and request.provider != manifest.provider:
+        raise JobError(
+            f"the job {manifest.job} began with --provider {manifest.provider}: give that, or"
+            " begin anew with --overwrite or another --job-id"
         )
     if asked != manifest:
         raise JobError(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from producer.embedded import job_rows, read_error_rows
 from producer.plan import absolute_output
-from producer.source import count_text_bytes
+from producer.source import choose_measure
 from worker.contracts.errors import JobError
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import DONE, LONGEST_ID, JobManifest, choose_cut, cut_batches
@@ -40,7 +40,8 @@ def make_retry(parent: JobFolder, root: Path, output: str | None) -> JobManifest
         output=manifest.output if output is None else absolute_output(output),
         max_error_ratio=None,
     )
-    sizes = (size for chunk in job_rows(child, root) for size in count_text_bytes(chunk))
+    measure = choose_measure(child.version)
+    sizes = (size for chunk in job_rows(child, root) for size in measure(chunk))
     return replace(child, batches=sum(1 for _ in cut_batches(sizes, cut)))
 
 

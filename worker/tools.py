@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from worker.contracts.bundle import Bundle, load_bundle
-from worker.contracts.errors import BundleError
+from worker.contracts.errors import BundleError, JobError, UsageError
 from worker.contracts.family import FAMILIES
 from worker.contracts.options import ForwardPolicy, ReadingOptions
 from worker.contracts.store import LocalStore
@@ -36,15 +36,25 @@ def open_tools(recipe: JobTools) -> Tools:
 
     Raises:
         BundleError: the bundle is missing, damaged, or another than the job's.
+        JobError: the job's provider does not start here.
     """
     bundle = _load_own(recipe.jobs_root / "bundles" / recipe.bundle)
     if bundle.digest != recipe.bundle:
         raise BundleError(
             f"{bundle.folder} holds a bundle with the digest {bundle.digest[:12]}: {_CURE}"
         )
+    try:
+        reader = open_reader(bundle, recipe.reading, recipe.forward, recipe.provider)
+    except BundleError:
+        raise
+    except UsageError as error:
+        raise JobError(
+            f"the provider {recipe.provider!r}, with which the job began, did not start here: go on"
+            " where it does, or begin anew with --overwrite"
+        ) from error
     return Tools(
         store=LocalStore(recipe.jobs_root),
-        reader=open_reader(bundle, recipe.reading, recipe.forward, recipe.provider),
+        reader=reader,
         machine=describe_machine(),
         pid=os.getpid(),
         bundle_digest=bundle.digest,

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from producer.begin import begin, begin_retry, check_root, look
+from producer.begin import begin, begin_retry, check_root, check_untouched, look
 from producer.books import Summary
 from producer.diary import Diary
 from producer.embedded import Interrupted, Run, run_held
@@ -28,7 +28,7 @@ from worker.contracts.errors import JobError
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest, State
 from worker.contracts.store import LocalStore
-from worker.session import choose_provider
+from worker.session import AUTO, choose_provider
 from worker.settings import count_cores
 from worker.telemetry import list_versions
 
@@ -82,7 +82,12 @@ def answer(
     choice = choose_provider(request.provider, request.bundle.model)
     if choice.note is not None:
         click.echo(f"spanmill: {choice.note}", err=True)
-    request = replace(request, provider=choice.provider)
+    request = replace(
+        request,
+        provider=choice.provider,
+        any_provider=request.provider == AUTO,
+        provider_note=choice.note,
+    )
     folder = JobFolder(LocalStore(root), name_job(request))
     if dry_run:
         found = look(request, files, folder, _warn, overwrite=overwrite)
@@ -115,7 +120,9 @@ def resume(
     folder = JobFolder(LocalStore(root), job)
 
     def prepare() -> tuple[JobManifest, Diary]:
-        return folder.need_manifest(), Diary(folder)
+        manifest = folder.need_manifest()
+        check_untouched(folder, manifest)
+        return manifest, Diary(folder)
 
     return _run(folder, root, prepare, _How(workers, max_pause_seconds, as_json))
 

@@ -126,7 +126,7 @@ def collect(
     jobs_root: Path | None,
     as_json: bool,
 ) -> int:
-    """Write a job's answers to a file of your choice."""
+    """Write a job's answers to a file of your choice; a part of them leaves the books alone."""
     root = find_root(jobs_root, job)
     folder = JobFolder(LocalStore(root), job)
     manifest = folder.need_manifest()
@@ -136,10 +136,12 @@ def collect(
     check_free(output, overwrite=overwrite)
     check_writable(Path(output.rstrip("/")).absolute().parent, "the output's folder", "--out")
     summary = collect_answers(folder, manifest, output, partial=partial)
+    lacking = sum(1 for _ in folder.iter_done()) < manifest.batches
     if as_json:
-        click.echo(msgspec.json.encode(summary))
+        click.echo(msgspec.json.encode(msgspec.to_builtins(summary) | {"partial": lacking}))
     else:
-        click.echo(f"{summary.rows} of {manifest.rows} rows: {output}")
+        kind = " (partial)" if lacking else ""
+        click.echo(f"{summary.rows} of {manifest.rows} rows{kind}: {output}")
     return WITH_ERRORS if summary.errors else DONE
 
 
