@@ -1,0 +1,104 @@
+"""What the ledger's callers ask and hear: admissions, turns, deaths, counts."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Admission(StrEnum):
+    """What became of a wish to publish a batch."""
+
+    ADMITTED = "admitted"
+    FULL = "full"
+    IN_FLIGHT = "in-flight"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"  # the ledger lost the job: open it again
+
+
+class Turn(StrEnum):
+    """What a worker is to do with a message."""
+
+    RUN = "run"
+    DONE = "done"
+    LEASED = "leased"
+    CANCELLED = "cancelled"
+    GONE = "gone"  # no payload: it was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The bounds of what is in flight at a broker, of all jobs together."""
+
+    max_batches: int = 512
+    max_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the ledger knows of a job beforehand. ``root`` is its jobs folder's token."""
+
+    job: str
+    queue: str
+    root: str
+    batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """An attempt whose process died.
+
+    ``exit_code`` is as ``subprocess`` has it, and None when nobody saw it die. ``rows`` were being
+    read: empty for none, None for more than can be named. ``marked`` says that reading had begun.
+    """
+
+    exit_code: int | None
+    rows: tuple[int, ...] | None
+    hung: bool
+    marked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A worker's turn at a batch; all but ``turn`` is there when the turn is RUN."""
+
+    turn: Turn
+    attempt: int = 0
+    payload: bytes = b""
+    root: str = ""
+    deaths: tuple[Death, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """A batch whose message is to be sent again."""
+
+    job: str
+    batch: int
+    attempt: int
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How a job stands; ``busy`` counts its leases, ``trouble`` says why it does not go on."""
+
+    batches: int
+    batches_done: int
+    rows_done: int
+    errors: int
+    in_flight: int
+    busy: int
+    wanted: int
+    cancelled: bool
+    trouble: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCard:
+    """What a worker says of itself."""
+
+    worker: str
+    queues: tuple[str, ...]
+    wire: int
+    processes: int
+    release: str
