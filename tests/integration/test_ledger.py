@@ -43,7 +43,11 @@ def test_a_batch_goes_its_way_and_leaves_nothing_but_its_count(
     assert (counts.in_flight, counts.busy, counts.trouble) == (0, 0, None)
     assert ledger.in_flight_bytes() == 0
     ledger.forget(job)
-    assert set(redis_server.client.keys()) <= {b"spanmill:begun", b"spanmill:in-flight-bytes"}
+    assert set(redis_server.client.keys()) <= {
+        b"spanmill:begun",
+        b"spanmill:busy",
+        b"spanmill:in-flight-bytes",
+    }
 
 
 def test_a_batch_is_counted_once_however_often_it_is_committed(ledger: Ledger, job: str) -> None:

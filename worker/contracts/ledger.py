@@ -70,9 +70,14 @@ class Ledger:
         """End a lease and its attempt as if it had not been; return whether the trouble is new."""
         return bool(self._run(scripts.GIVE_BACK, job, batch, holder, delay_seconds, why))
 
-    def bury(self, job: str, batch: int, holder: str, death: str, delay_seconds: float) -> bool:
-        """Write down that a lease's process died: its exit code, or "hung"."""
-        return bool(self._run(scripts.DIED, job, batch, holder, death, delay_seconds))
+    def bury(
+        self, job: str, batch: int, holder: str, death: str, delay_seconds: float, why: str = ""
+    ) -> bool:
+        """Write down that a lease's process died: its exit code, or "hung".
+
+        ``why`` is the job's trouble if that happens repeatedly before a row is read.
+        """
+        return bool(self._run(scripts.DIED, job, batch, holder, death, delay_seconds, why))
 
     def discard(self, job: str, batch: int) -> None:
         """Throw away a payload that cannot be read, and ask for another."""

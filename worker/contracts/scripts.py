@@ -18,8 +18,9 @@ JOB_BATCHES = f"{PREFIX}:job-batches"
 JOB_BYTES = f"{PREFIX}:job-bytes"
 #: ``job`` -> when its producer last wanted room; those share it.
 PRODUCERS = f"{PREFIX}:producers"
-#: ``queue`` -> when the youngest message that was begun had been sent.
+#: ``queue`` -> when the youngest message that was begun had been sent; -> when one was last begun.
 BEGUN = f"{PREFIX}:begun"
+BUSY = f"{PREFIX}:busy"
 #: ``worker`` -> when it was last heard; -> what it says of itself, as JSON.
 HEARD = f"{PREFIX}:heard"
 WORKERS = f"{PREFIX}:workers"
@@ -29,8 +30,8 @@ JOB_SECONDS = 7 * 86400
 PAYLOAD_SECONDS = 86400
 LEASE_SECONDS = 10.0
 RENEW_SECONDS = 3.0
-#: A batch's message is sent again when its queue is empty and nobody has begun it for so long, or
-#: when messages sent so much later were begun before it.
+#: A batch's message is sent again when its queue is empty and nobody has begun any from it for so
+#: long, or when messages sent so much later were begun before it.
 LOST_SECONDS = 5.0
 OVERTAKEN_SECONDS = 30.0
 #: Bounds of one script's work: others wait while it runs.
@@ -95,6 +96,7 @@ local function bury(job, batch, how)
   redis.call('EXPIRE', key(job, 'deaths:' .. batch), %JOB_SECONDS%)
   redis.call('DEL', key(job, 'mark:' .. batch))
   redis.call('HDEL', '%HOLDERS%', member)
+  return rows ~= '-'
 end
 local function holds(job, batch, holder)
   return redis.call('HGET', '%HOLDERS%', job .. ':' .. batch) == holder
@@ -162,6 +164,7 @@ local sent = redis.call('ZSCORE', '%WAITING%', member)
 if sent and tonumber(sent) > tonumber(redis.call('HGET', '%BEGUN%', queue) or '0') then
   redis.call('HSET', '%BEGUN%', queue, sent)
 end
+redis.call('HSET', '%BUSY%', queue, now)
 redis.call('ZREM', '%WAITING%', member)
 redis.call('ZADD', '%LEASES%', now + %LEASE_SECONDS%, member)
 redis.call('HSET', '%HOLDERS%', member, holder)
@@ -194,10 +197,14 @@ end
 return new and 1 or 0
 """
 
-# ARGV: job, batch, holder, how it died, seconds until it is sent again.
+# ARGV: job, batch, holder, how it died, seconds until it is sent again, and the trouble when that
+# is not the first death of this batch, and none of its rows had been marked.
 DIED = """
 if not holds(ARGV[1], ARGV[2], ARGV[3]) then return 0 end
-bury(ARGV[1], ARGV[2], ARGV[4])
+local was_marked = bury(ARGV[1], ARGV[2], ARGV[4])
+if not was_marked and redis.call('LLEN', key(ARGV[1], 'deaths:' .. ARGV[2])) > 1 then
+  redis.call('SET', key(ARGV[1], 'trouble'), ARGV[6], 'EX', %TROUBLE_SECONDS%)
+end
 redis.call('ZADD', '%LEASES%', 'XX', now + tonumber(ARGV[5]), ARGV[1] .. ':' .. ARGV[2])
 return 1
 """
@@ -260,7 +267,9 @@ for i = 1, #waiting, 2 do
   else
     if not lengths[queue] then lengths[queue] = redis.call('LLEN', queue) end
     local begun = tonumber(redis.call('HGET', '%BEGUN%', queue) or '0')
-    if lengths[queue] == 0 or tonumber(waiting[i + 1]) < begun - tonumber(ARGV[3]) then
+    local busy = tonumber(redis.call('HGET', '%BUSY%', queue) or '0')
+    if (lengths[queue] == 0 and busy < sent_before)
+        or tonumber(waiting[i + 1]) < begun - tonumber(ARGV[3]) then
       again(waiting[i])
     end
   end
@@ -347,6 +356,7 @@ _NAMES = {
     "%JOB_BYTES%": JOB_BYTES,
     "%PRODUCERS%": PRODUCERS,
     "%BEGUN%": BEGUN,
+    "%BUSY%": BUSY,
     "%HEARD%": HEARD,
     "%WORKERS%": WORKERS,
 } | {
