@@ -5,7 +5,6 @@ from pathlib import Path
 
 from producer.answers import check_free, find_owner
 from producer.diary import Diary
-from producer.embedded import is_answered
 from producer.lock import hold
 from producer.plan import (
     Request,
@@ -16,6 +15,7 @@ from producer.plan import (
     publish_bundle,
     remove_job,
 )
+from producer.run import is_answered
 from producer.scan import Scan, scan
 from producer.source import Source, open_source
 from worker.contracts.bundle import MANIFEST, Bundle, load_bundle

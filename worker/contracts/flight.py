@@ -82,6 +82,7 @@ class Lapsed:
 class Counts:
     """How a job stands; ``busy`` counts its leases, ``trouble`` says why it does not go on."""
 
+    queue: str
     batches: int
     batches_done: int
     rows_done: int

@@ -115,7 +115,16 @@ class Ledger:
         batches, done, rows, errors, in_flight, busy, wanted = (int(one) for one in reply[:7])
         trouble = reply[8].decode()
         return Counts(
-            batches, done, rows, errors, in_flight, busy, wanted, bool(reply[7]), trouble or None
+            queue=reply[9].decode(),
+            batches=batches,
+            batches_done=done,
+            rows_done=rows,
+            errors=errors,
+            in_flight=in_flight,
+            busy=busy,
+            wanted=wanted,
+            cancelled=bool(reply[7]),
+            trouble=trouble if trouble else None,
         )
 
     def cancel(self, job: str) -> None:

@@ -291,7 +291,8 @@ end
 return {about[1], about[2], about[3], about[4],
   redis.call('HGET', '%JOB_BATCHES%', job) or '0', busy,
   redis.call('SCARD', key(job, 'wanted')),
-  redis.call('EXISTS', key(job, 'cancelled')), redis.call('GET', key(job, 'trouble')) or ''}
+  redis.call('EXISTS', key(job, 'cancelled')), redis.call('GET', key(job, 'trouble')) or '',
+  redis.call('HGET', key(job, 'about'), 'queue')}
 """
 
 READ_DONE = """

@@ -1,0 +1,225 @@
+"""The same job through a broker and workers, all of them real programs."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from tests.desk import ROWS, Row, finish, make_rows, wait_for
+from tests.fleet import FleetDesk
+
+
+def test_the_fleet_gives_the_answers_of_one_machine(
+    fleet: FleetDesk, undisturbed: list[Row]
+) -> None:
+    fleet.start_worker()
+    fleet.start_worker()
+    ran = fleet.submit("--json")
+    assert ran.status == 0, ran.err
+    assert fleet.desk.answers() == undisturbed
+    assert ran.json()["rows"] == ROWS
+    assert fleet.desk.states()[-1] == "completed"
+    left = {key for key in fleet.server.client.scan_iter() if b"{" in key}
+    assert left == set()  # nothing of the job stays at the broker
+
+
+def test_the_same_command_again_says_that_all_is_done(fleet: FleetDesk) -> None:
+    fleet.start_worker()
+    assert fleet.submit().status == 0
+    before = fleet.desk.shards()
+    again = fleet.submit()
+    assert again.status == 0
+    assert "is done already" in again.out
+    assert fleet.desk.shards() == before
+
+
+def test_several_jobs_at_once_are_all_answered(fleet: FleetDesk, undisturbed: list[Row]) -> None:
+    fleet.start_worker()
+    first = fleet.start("--job-id", "first", "--in-flight-batches", "3")
+    second = fleet.desk.start(
+        *fleet.words("--job-id", "second", "--out", "second.parquet", "--in-flight-batches", "3")
+    )
+    assert [finish(one).status for one in (first, second)] == [0, 0]
+    assert fleet.desk.answers() == undisturbed
+    assert fleet.desk.answers("second.parquet") == undisturbed
+
+
+def test_what_is_published_without_waiting_is_answered_and_collected_later(
+    fleet: FleetDesk, undisturbed: list[Row]
+) -> None:
+    fleet.start_worker()
+    assert fleet.submit("--no-wait").status == 0
+    wait_for(lambda: len(fleet.desk.shards()) == ROWS // 4, "all batches are answered")
+    status = fleet.run("status", "--json").json()
+    assert (status["rows_done"], status["in_flight"]) == (ROWS, 0)
+    assert fleet.run("resume").status == 0
+    assert fleet.desk.answers() == undisturbed
+
+
+def test_a_job_without_workers_waits_and_says_so(fleet: FleetDesk, undisturbed: list[Row]) -> None:
+    submitted = fleet.start()
+    wait_for(lambda: (one := fleet.counts()) and one.in_flight == ROWS // 4, "all is in flight")
+    reason = fleet.run("status", "--json").json()["reason"]
+    assert "no worker reads the queue default" in reason
+    fleet.start_worker()
+    ran = finish(submitted)
+    assert ran.status == 0
+    assert fleet.desk.answers() == undisturbed
+
+
+def test_a_queue_is_read_by_its_own_workers_alone(fleet: FleetDesk) -> None:
+    fleet.start_worker("--queue", "other")
+    submitted = fleet.start("--queue", "urgent")
+    wait_for(lambda: (one := fleet.counts()) and one.in_flight == ROWS // 4, "all is in flight")
+    assert not fleet.desk.shards()
+    fleet.start_worker("--queue", "urgent", "--queue", "other")
+    assert finish(submitted).status == 0
+
+
+def test_what_is_in_flight_stays_within_its_bounds(fleet: FleetDesk) -> None:
+    submitted = fleet.start("--in-flight-batches", "2")
+    counts = wait_for(lambda: (one := fleet.counts()) and one.in_flight and one, "some in flight")
+    fleet.start_worker()
+    seen = [counts.in_flight]
+    while submitted.poll() is None:
+        now = fleet.counts()
+        seen.append(0 if now is None else now.in_flight)
+    assert finish(submitted).status == 0
+    assert max(seen) == 2
+
+
+def test_an_interrupted_job_goes_on_with_resume(fleet: FleetDesk, undisturbed: list[Row]) -> None:
+    submitted = fleet.start()
+    wait_for(lambda: (one := fleet.counts()) and one.in_flight, "some in flight")
+    submitted.send_signal(signal.SIGINT)
+    ran = finish(submitted)
+    assert ran.status == 130
+    assert "spanmill resume" in ran.err
+    fleet.start_worker()
+    assert fleet.run("resume").status == 0
+    assert fleet.desk.answers() == undisturbed
+
+
+def test_a_cancelled_job_stops_and_can_be_resumed(fleet: FleetDesk, undisturbed: list[Row]) -> None:
+    submitted = fleet.start()
+    wait_for(lambda: (one := fleet.counts()) and one.in_flight, "some in flight")
+    assert fleet.run("cancel").status == 0
+    ran = finish(submitted)
+    assert ran.status == 1
+    assert "was cancelled" in ran.err
+    counts = fleet.counts()
+    assert counts is not None
+    assert (counts.cancelled, counts.in_flight) == (True, 0)
+    fleet.start_worker()
+    assert fleet.run("resume").status == 0
+    assert fleet.desk.answers() == undisturbed
+
+
+def test_a_job_nobody_runs_is_cancelled_at_the_broker(fleet: FleetDesk) -> None:
+    assert fleet.submit("--no-wait").status == 0
+    assert fleet.run("cancel").status == 0
+    counts = fleet.counts()
+    assert counts is not None
+    assert (counts.cancelled, counts.in_flight) == (True, 0)
+    assert fleet.desk.states()[-1] == "cancelled"
+
+
+def test_error_rows_are_retried_through_the_fleet(fleet: FleetDesk) -> None:
+    rows = make_rows(8)
+    rows[3]["question"] = None
+    fleet.desk.write(rows)
+    fleet.start_worker()
+    assert fleet.submit().status == 3
+    assert [row["status"] for row in fleet.desk.answers()].count("error") == 1
+    where = ["--jobs-root", fleet.desk.jobs, "--broker", fleet.server.url]
+    retried = fleet.desk.run("retry-errors", fleet.desk.job(), *where, "--json")
+    assert retried.status == 3
+    assert json.loads(retried.out)["rows"] == 8
+
+
+def test_a_jobs_folder_that_is_not_shared_is_found_out_at_once(
+    fleet: FleetDesk, undisturbed: list[Row]
+) -> None:
+    elsewhere = fleet.desk.folder / "elsewhere"
+    pid = fleet.start_worker("--jobs-root", elsewhere)
+    submitted = fleet.start()
+    wait_for(lambda: (one := fleet.counts()) and one.trouble, "the worker complains")
+    status = fleet.run("status", "--json").json()
+    assert str(elsewhere) in status["reason"]
+    assert "is not that of the job's producer" in status["reason"]
+    os.kill(pid, signal.SIGTERM)
+    fleet.start_worker()
+    assert finish(submitted).status == 0
+    assert fleet.desk.answers() == undisturbed
+    assert "paused" in fleet.desk.states()
+    assert not list(elsewhere.glob("*"))
+
+
+def test_a_bundle_that_a_worker_cannot_load_pauses_the_job(
+    fleet: FleetDesk, undisturbed: list[Row]
+) -> None:
+    assert fleet.submit("--no-wait").status == 0
+    (model,) = fleet.desk.jobs.glob("bundles/*/model.onnx")
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-1])
+    fleet.start_worker()
+    trouble = wait_for(lambda: (one := fleet.counts()) and one.trouble, "the worker complains")
+    assert "bundle" in trouble
+    assert fleet.desk.states()[-1] == "paused"
+    model.write_bytes(whole)
+    assert fleet.run("resume").status == 0
+    assert fleet.desk.answers() == undisturbed
+
+
+def test_a_worker_says_whether_it_is_well(fleet: FleetDesk) -> None:
+    where = ["--broker", fleet.server.url, "--jobs-root", fleet.desk.folder]
+    sick = fleet.desk.run("worker", "--check", *where)
+    assert sick.status == 1
+    assert "is heard" in sick.complaint()
+    pid = fleet.start_worker()
+    well = wait_for(
+        lambda: (ran := fleet.desk.run("worker", "--check", *where)).status == 0 and ran, "well"
+    )
+    assert "well" in well.out
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: not fleet.workers(), "the worker takes its leave")
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://localhost:1/0", "cannot be reached"),
+        ("unix:///nowhere/redis.sock", "cannot be reached"),
+        ("amqp://localhost", "does not begin with"),
+        ("redis://localhost:1/x", "database"),
+        ("redis://localhost:1/0?timeout=3", "unknown"),
+    ],
+)
+def test_a_broker_that_is_none_is_refused_in_a_sentence(
+    fleet: FleetDesk, url: str, told: str
+) -> None:
+    ran = fleet.desk.run(*fleet.words("--broker", url))
+    assert ran.status in (1, 2)
+    assert told in ran.complaint()
+    assert not fleet.desk.jobs.exists()
+
+
+def test_a_user_with_a_password_and_a_database_of_its_own_is_let_in(
+    fleet: FleetDesk, undisturbed: list[Row]
+) -> None:
+    fleet.server.client.acl_setuser(
+        "miller", enabled=True, passwords=["+s3:cr/et"], commands=["+@all", "-@dangerous", "+info"],
+        keys=["spanmill*", "_kombu*", "*celery*"], channels=["*"],
+    )  # fmt: skip
+    fleet.server.client.acl_setuser("default", enabled=True, reset_passwords=True,
+                                    passwords=["+other"])  # fmt: skip
+    url = f"unix://miller:s3%3Acr%2Fet@{fleet.server.socket}?db=3"
+    refused = fleet.desk.run(*fleet.words("--broker", fleet.server.url))
+    assert refused.status == 2
+    assert "refuses this user or password" in refused.complaint()
+    fleet.reopen(url)
+    fleet.start_worker("--broker", url)
+    ran = fleet.submit("--broker", url)
+    assert ran.status == 0, ran.err
+    assert fleet.desk.answers() == undisturbed
