@@ -22,7 +22,8 @@ from worker.contracts.broker import parse_broker
 from worker.contracts.errors import SpanmillError
 from worker.contracts.ledger import Ledger
 from worker.contracts.queue import TASK, VISIBILITY_SECONDS, make_app, name_queue, read_message
-from worker.turn import Clerk, Place
+from worker.tools import open_tools
+from worker.turn import Clerk, OpenTools, Place
 
 #: A lost process's batch is sent again after so long: whatever killed it may still be about.
 LOST_DELAY_SECONDS = 1.0
@@ -52,11 +53,12 @@ class WorkerSettings:
 class Answering:
     """The task's body, and what the worker's main process hears of its processes' deaths."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, opening: OpenTools) -> None:
         """Open nothing: this is made before the fork."""
         broker = parse_broker(settings.broker_url)
         self._name = settings.name
         self._place = Place(settings.name, broker, Path(settings.jobs_root), settings.hang_seconds)
+        self._opening = opening
         self._ledger = Ledger(broker)
         self._clerk: tuple[int, Clerk] | None = None
 
@@ -94,18 +96,18 @@ class Answering:
 
     def _open_clerk(self) -> Clerk:
         if self._clerk is None or self._clerk[0] != os.getpid():
-            self._clerk = (os.getpid(), Clerk(self._place))
+            self._clerk = (os.getpid(), Clerk(self._place, self._opening))
         return self._clerk[1]
 
     def _name_holder(self, task_id: str) -> str:
         return f"{self._name}/{task_id}"
 
 
-def make_worker_app(settings: WorkerSettings) -> Celery:
+def make_worker_app(settings: WorkerSettings, opening: OpenTools) -> Celery:
     """Return the app with its one task."""
     queues = tuple(name_queue(queue) for queue in settings.queues)
     app = make_app(parse_broker(settings.broker_url), queues, settings.visibility_seconds)
-    answering = Answering(settings)
+    answering = Answering(settings, opening)
 
     def answer(task: Any, *args: Any, **kwargs: Any) -> str:  # noqa: ARG001  garbage has them
         return answering.answer(task.request.id, kwargs)
@@ -116,11 +118,11 @@ def make_worker_app(settings: WorkerSettings) -> Celery:
     return app
 
 
-def main() -> None:
-    """Run the worker until it is told to stop."""
+def main(opening: OpenTools = open_tools) -> None:
+    """Run the worker until it is told to stop; ``opening`` opens what a process needs for a job."""
     _die_with_parent()
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSettings)
-    make_worker_app(settings).worker_main(
+    make_worker_app(settings, opening).worker_main(
         [
             "worker",
             f"--hostname={settings.node}",

@@ -31,14 +31,18 @@ Say = Callable[[str], None]
 Wait = Callable[[float], bool]
 
 
-def supervise(settings: WorkerSettings, say: Say, wait: Wait) -> None:
-    """Run a worker until ``wait``, which sleeps for so many seconds, says that it is to stop."""
-    _Supervisor(settings, say).run(wait)
+def supervise(settings: WorkerSettings, say: Say, wait: Wait, program: str = "worker.app") -> None:
+    """Run a worker until ``wait``, which sleeps for so many seconds, says that it is to stop.
+
+    ``program`` is the module that runs as the child.
+    """
+    _Supervisor(settings, say, program).run(wait)
 
 
 class _Supervisor:
-    def __init__(self, settings: WorkerSettings, say: Say) -> None:
+    def __init__(self, settings: WorkerSettings, say: Say, program: str) -> None:
         self._settings = settings
+        self._program = program
         self._say = say
         broker = parse_broker(settings.broker_url)
         self._ledger = Ledger(broker)
@@ -68,8 +72,8 @@ class _Supervisor:
         self._stop(child)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "worker.app"],
+        child = subprocess.Popen(  # noqa: S603  a module of this distribution
+            [sys.executable, "-m", self._program],
             stdin=subprocess.PIPE,
             # Celery's soft shutdown, which lets batches end for a while, has SIGQUIT for signal.
             env={**os.environ, "REMAP_SIGTERM": "SIGQUIT"},

@@ -7,7 +7,7 @@ sent again by the ledger.
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +35,8 @@ KEPT_READERS = 2
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 5.0
 
+OpenTools = Callable[[JobTools], Tools]
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -49,9 +51,10 @@ class Place:
 class Clerk:
     """What one process holds: its lines to the broker, and the readers of the jobs at hand."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, opening: OpenTools = open_tools) -> None:
         """Take the place; nothing is opened before it is needed."""
         self._place = place
+        self._opening = opening
         self._ledger = Ledger(place.broker)
         self._marker = Marker(place.broker)
         self._store = LocalStore(place.jobs_root)
@@ -118,7 +121,7 @@ class Clerk:
         if tools is None:
             while len(self._readers) >= KEPT_READERS:
                 self._readers.pop(next(iter(self._readers)))
-            tools = self._readers[recipe] = open_tools(recipe)
+            tools = self._readers[recipe] = self._opening(recipe)
         return tools
 
     def _count(self, message: Message, done: Done) -> None:
