@@ -40,7 +40,8 @@ class FleetDesk:
     ) -> int:
         """Start a worker of one process, wait until it reads its queue, and return its pid."""
         before = self.workers()
-        log = (self.desk.folder / f"worker-{len(self._workers)}.log").open("wb")
+        path = self.desk.folder / f"worker-{len(self._workers)}.log"
+        log = path.open("wb")
         usual = ["worker", "--broker", self.server.url, "--jobs-root", str(self.desk.jobs)]
         process = subprocess.Popen(
             [sys.executable, *program, *usual, "--processes", "1", *map(str, words)],
@@ -54,7 +55,7 @@ class FleetDesk:
         log.close()
         self._workers.append(process)
         wait_for(lambda: len(self.workers()) > len(before), "the worker is heard")
-        wait_for(lambda: self.children(process.pid), "the worker has processes")
+        wait_for(lambda: b" ready." in path.read_bytes(), "the worker has processes")
         return process.pid
 
     def words(self, *more: object, command: str = "submit") -> list[object]:
