@@ -3,6 +3,7 @@
 What is published is bounded by the ledger; what gets lost on the way is sent or published again.
 """
 
+import shutil
 import time
 from dataclasses import dataclass
 
@@ -94,9 +95,10 @@ class _Publisher:
     def _open(self) -> None:
         """Tell the ledger of the job, and of the shards that it does not know."""
         ledger, folder = self._fleet.ledger, self._run.folder
-        about = About(
-            self._job, self._fleet.queue, name_root(folder.store), self._run.manifest.batches
-        )
+        manifest = self._run.manifest
+        token = name_root(folder.store)
+        about = About(self._job, self._fleet.queue, token, manifest.created_at, manifest.batches)
+        self._clear(manifest.created_at)
         done = np.fromiter(folder.iter_done(), dtype=np.int64)
         counted = self._read_counted()
         if np.setdiff1d(counted, done).size:  # a shard was deleted: it is missing again
@@ -107,6 +109,21 @@ class _Publisher:
         stats = (open_shard(folder.need_shard(number))[0].stats for number in fresh)
         ledger.recount(self._job, ((one.batch, one.rows, one.errors) for one in stats))
         self._follower.begin()
+
+    def _clear(self, made: str) -> None:
+        """Wait for the end of a job of the same name that this one replaces, and forget it."""
+        ledger = self._fleet.ledger
+        counts = ledger.count(self._job)
+        if counts is None or counts.made == made:
+            return
+        ledger.cancel(self._job)
+        while counts is not None and counts.busy:
+            if self._run.interrupted():
+                raise Interrupted
+            time.sleep(FOLLOW_SECONDS)
+            counts = ledger.count(self._job)
+        shutil.rmtree(self._run.root / self._job / "shards", ignore_errors=True)  # all are its own
+        ledger.forget(self._job)
 
     def _read_counted(self) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
         bits = self._fleet.ledger.read_done(self._job)

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.desk import THRESHOLD, Desk, Ran, wait_for
+from tests.desk import THRESHOLD, Desk, Ran, Started, wait_for
 from tests.redis_server import RedisServer
 from worker.contracts.broker import parse_broker
 from worker.contracts.flight import Counts, WorkerCard
@@ -64,7 +64,7 @@ class FleetDesk:
         reading = ["--null-threshold", THRESHOLD, "--batch-rows", "4"]
         return [*usual, *reading, "--broker", self.server.url, *more]
 
-    def start(self, *more: object) -> "subprocess.Popen[str]":
+    def start(self, *more: object) -> Started:
         return self.desk.start(*self.words(*more))
 
     def submit(self, *more: object) -> Ran:

@@ -32,6 +32,7 @@ from worker.tools import JobTools, open_tools
 
 #: Readers that a process keeps; each has the model of a job in memory.
 KEPT_READERS = 2
+KEPT_RECIPES = 64
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 5.0
 
@@ -59,7 +60,7 @@ class Clerk:
         self._marker = Marker(place.broker)
         self._store = LocalStore(place.jobs_root)
         self._readers: dict[JobTools, Tools] = {}
-        self._recipes: dict[str, JobTools] = {}
+        self._recipes: dict[tuple[str, str], JobTools] = {}
         self._backoff_seconds = FIRST_BACKOFF_SECONDS
 
     def take(self, message: Message, holder: str) -> str:
@@ -89,7 +90,7 @@ class Clerk:
                 f"its jobs' folder {self._place.jobs_root} is not that of the job's producer: give"
                 " both the same folder as --jobs-root"
             )
-        tools = self._open(message.job)
+        tools = self._open(message.job, begun.made)
         delivery = _deliver(message, begun)
 
         def mark(rows: Sequence[int]) -> None:
@@ -105,10 +106,12 @@ class Clerk:
             return read_root(self._store) == begun.root
         return False
 
-    def _open(self, job: str) -> Tools:
-        recipe = self._recipes.get(job)
+    def _open(self, job: str, made: str) -> Tools:
+        recipe = self._recipes.get((job, made))
         if recipe is None:
             manifest = JobFolder(self._store, job).need_manifest()
+            if manifest.created_at != made:
+                raise WorldError(f"the job {job} was begun anew meanwhile: run its command again")
             recipe = JobTools(
                 self._place.jobs_root,
                 manifest.bundle,
@@ -116,7 +119,9 @@ class Clerk:
                 manifest.forward,
                 manifest.provider,
             )
-            self._recipes[job] = recipe
+            while len(self._recipes) >= KEPT_RECIPES:
+                self._recipes.pop(next(iter(self._recipes)))
+            self._recipes[job, made] = recipe
         tools = self._readers.get(recipe)
         if tools is None:
             while len(self._readers) >= KEPT_READERS:

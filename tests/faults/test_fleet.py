@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.desk import ROWS, Row, finish, kill_group, make_rows, wait_for
+from tests.desk import ROWS, Row, make_rows, wait_for
 from tests.fleet import FleetDesk
 from worker.contracts.queue import Message, make_app, name_queue, send
 from worker.contracts.resend import Resender
@@ -86,7 +86,7 @@ def test_a_killed_process_costs_no_row(
     wait_until_reading(fleet)
     kill(fleet, pid)
     gate.open()
-    ran = finish(submitted)
+    ran = submitted.finish()
     assert ran.status == 0, ran.err
     assert fleet.desk.answers() == gate.answers
 
@@ -107,7 +107,7 @@ def test_another_worker_takes_over_before_long(fleet: FleetDesk, gate: Gate) -> 
     wait_for(lambda: holder() not in (None, dead), "another has the lease")
     assert time.monotonic() - killed_at < TAKEN_OVER_SECONDS
     gate.open()
-    assert finish(submitted).status == 0
+    assert submitted.finish().status == 0
     assert fleet.desk.answers() == gate.answers
 
 
@@ -119,7 +119,7 @@ def test_a_restarted_broker_costs_no_row(fleet: FleetDesk, gate: Gate) -> None:
     time.sleep(2)
     fleet.server.start()
     gate.open()
-    ran = finish(submitted)
+    ran = submitted.finish()
     assert ran.status == 0, ran.err
     assert fleet.desk.answers() == gate.answers
     assert fleet.submit("--overwrite").status == 0  # the worker is well again
@@ -134,7 +134,7 @@ def test_a_flushed_broker_is_filled_again_from_the_jobs_folder(
     fleet.wait_until_busy()
     fleet.server.client.flushall()
     gate.open()
-    ran = finish(submitted)
+    ran = submitted.finish()
     assert ran.status == 0, ran.err
     assert fleet.desk.answers() == gate.answers
 
@@ -145,7 +145,7 @@ def test_a_killed_producer_is_resumed(
 ) -> None:
     submitted = fleet.start("--in-flight-batches", "3")
     wait_for(lambda: (one := fleet.counts()) and one.in_flight == 3, "it publishes")
-    kill_group(submitted)
+    submitted.kill()
     if flush:
         fleet.server.client.flushall()
     fleet.start_worker()
@@ -177,7 +177,7 @@ def test_a_batch_slower_than_the_visibility_timeout_is_answered_once(
     wait_until_held(fleet)
     wait_for(lambda: fleet.log().count("'leased'") > 0, "it is delivered again, and not begun")
     gate.open()
-    assert finish(submitted).status == 0
+    assert submitted.finish().status == 0
     assert fleet.desk.answers() == gate.answers
 
 
@@ -212,7 +212,7 @@ def test_a_full_disk_pauses_the_job_until_there_is_room(
     assert "cannot write" in trouble
     assert not fleet.desk.shards()
     psutil.Process(child).rlimit(psutil.RLIMIT_FSIZE, unlimited)
-    ran = finish(submitted)
+    ran = submitted.finish()
     assert ran.status == 0, ran.err
     assert "paused" in ran.err
     assert fleet.desk.answers() == undisturbed

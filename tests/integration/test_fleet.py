@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.desk import ROWS, Row, finish, make_rows, wait_for
+from tests.desk import ROWS, Row, make_rows, wait_for
 from tests.fleet import FleetDesk
 
 
@@ -20,8 +20,8 @@ def test_the_fleet_gives_the_answers_of_one_machine(
     assert fleet.desk.answers() == undisturbed
     assert ran.json()["rows"] == ROWS
     assert fleet.desk.states()[-1] == "completed"
-    left = {key for key in fleet.server.client.scan_iter() if b"{" in key}
-    assert left == set()  # nothing of the job stays at the broker
+    left = {key for key in fleet.server.client.scan_iter() if b"{" in key and b":mark:" not in key}
+    assert left == set()  # nothing stays at the broker but a late mark, which expires
 
 
 def test_the_same_command_again_says_that_all_is_done(fleet: FleetDesk) -> None:
@@ -40,7 +40,7 @@ def test_several_jobs_at_once_are_all_answered(fleet: FleetDesk, undisturbed: li
     second = fleet.desk.start(
         *fleet.words("--job-id", "second", "--out", "second.parquet", "--in-flight-batches", "3")
     )
-    assert [finish(one).status for one in (first, second)] == [0, 0]
+    assert [one.finish().status for one in (first, second)] == [0, 0]
     assert fleet.desk.answers() == undisturbed
     assert fleet.desk.answers("second.parquet") == undisturbed
 
@@ -63,7 +63,7 @@ def test_a_job_without_workers_waits_and_says_so(fleet: FleetDesk, undisturbed: 
     reason = fleet.run("status", "--json").json()["reason"]
     assert "no worker reads the queue default" in reason
     fleet.start_worker()
-    ran = finish(submitted)
+    ran = submitted.finish()
     assert ran.status == 0
     assert fleet.desk.answers() == undisturbed
 
@@ -74,7 +74,7 @@ def test_a_queue_is_read_by_its_own_workers_alone(fleet: FleetDesk) -> None:
     wait_for(lambda: (one := fleet.counts()) and one.in_flight == ROWS // 4, "all is in flight")
     assert not fleet.desk.shards()
     fleet.start_worker("--queue", "urgent", "--queue", "other")
-    assert finish(submitted).status == 0
+    assert submitted.finish().status == 0
 
 
 def test_what_is_in_flight_stays_within_its_bounds(fleet: FleetDesk) -> None:
@@ -82,18 +82,18 @@ def test_what_is_in_flight_stays_within_its_bounds(fleet: FleetDesk) -> None:
     counts = wait_for(lambda: (one := fleet.counts()) and one.in_flight and one, "some in flight")
     fleet.start_worker()
     seen = [counts.in_flight]
-    while submitted.poll() is None:
+    while submitted.process.poll() is None:
         now = fleet.counts()
         seen.append(0 if now is None else now.in_flight)
-    assert finish(submitted).status == 0
+    assert submitted.finish().status == 0
     assert max(seen) == 2
 
 
 def test_an_interrupted_job_goes_on_with_resume(fleet: FleetDesk, undisturbed: list[Row]) -> None:
     submitted = fleet.start()
     wait_for(lambda: (one := fleet.counts()) and one.in_flight, "some in flight")
-    submitted.send_signal(signal.SIGINT)
-    ran = finish(submitted)
+    submitted.interrupt()
+    ran = submitted.finish()
     assert ran.status == 130
     assert "spanmill resume" in ran.err
     fleet.start_worker()
@@ -105,7 +105,7 @@ def test_a_cancelled_job_stops_and_can_be_resumed(fleet: FleetDesk, undisturbed:
     submitted = fleet.start()
     wait_for(lambda: (one := fleet.counts()) and one.in_flight, "some in flight")
     assert fleet.run("cancel").status == 0
-    ran = finish(submitted)
+    ran = submitted.finish()
     assert ran.status == 1
     assert "was cancelled" in ran.err
     counts = fleet.counts()
@@ -123,6 +123,21 @@ def test_a_job_nobody_runs_is_cancelled_at_the_broker(fleet: FleetDesk) -> None:
     assert counts is not None
     assert (counts.cancelled, counts.in_flight) == (True, 0)
     assert fleet.desk.states()[-1] == "cancelled"
+
+
+def test_a_job_begun_anew_takes_nothing_from_the_one_before(
+    fleet: FleetDesk, undisturbed: list[Row]
+) -> None:
+    name = ["--job-id", "again"]
+    rows = make_rows(ROWS)
+    fleet.desk.write([row | {"context": "Something else."} for row in rows])
+    assert fleet.submit("--no-wait", *name).status == 0
+    fleet.desk.write(rows)
+    submitted = fleet.start("--overwrite", *name)
+    fleet.start_worker()
+    ran = submitted.finish()
+    assert ran.status == 0, ran.err
+    assert fleet.desk.answers() == undisturbed
 
 
 def test_error_rows_are_retried_through_the_fleet(fleet: FleetDesk) -> None:
@@ -150,7 +165,7 @@ def test_a_jobs_folder_that_is_not_shared_is_found_out_at_once(
     assert "is not that of the job's producer" in status["reason"]
     os.kill(pid, signal.SIGTERM)
     fleet.start_worker()
-    assert finish(submitted).status == 0
+    assert submitted.finish().status == 0
     assert fleet.desk.answers() == undisturbed
     assert "paused" in fleet.desk.states()
     assert not list(elsewhere.glob("*"))

@@ -20,7 +20,7 @@ ROOM = Room(max_batches=4, max_bytes=1000)
 
 @pytest.fixture
 def job(ledger: Ledger) -> str:
-    ledger.open_job(About(JOB, "spanmill-test", "token", 10))
+    ledger.open_job(About(JOB, "spanmill-test", "token", "now", 10))
     return JOB
 
 
@@ -84,7 +84,7 @@ def test_a_batch_larger_than_the_room_travels_alone(ledger: Ledger, job: str) ->
 
 
 def test_producers_at_once_have_the_same_share_of_the_room(ledger: Ledger, job: str) -> None:
-    ledger.open_job(About("mill-2", "spanmill-test", "token", 10))
+    ledger.open_job(About("mill-2", "spanmill-test", "token", "now", 10))
     for number in range(4):
         ledger.admit(job, number, b"x", ROOM)
     assert ledger.admit("mill-2", 0, b"x", ROOM) == Admission.FULL
@@ -127,7 +127,7 @@ def test_a_cancelled_job_is_not_begun_and_takes_no_room(ledger: Ledger, job: str
     counts = ledger.count(job)
     assert counts is not None
     assert (counts.cancelled, counts.batches_done, counts.in_flight) == (True, 1, 0)
-    ledger.open_job(About(JOB, "spanmill-test", "token", 10))
+    ledger.open_job(About(JOB, "spanmill-test", "token", "now", 10))
     assert ledger.admit(job, 0, b"x", ROOM) == Admission.ADMITTED
 
 

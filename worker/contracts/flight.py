@@ -35,11 +35,16 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the ledger knows of a job beforehand. ``root`` is its jobs folder's token."""
+    """What the ledger knows of a job beforehand.
+
+    ``root`` is its jobs folder's token, ``made`` its manifest's time: a job that is begun anew has
+    the same name, and is another.
+    """
 
     job: str
     queue: str
     root: str
+    made: str
     batches: int
 
 
@@ -65,6 +70,7 @@ class Begun:
     attempt: int = 0
     payload: bytes = b""
     root: str = ""
+    made: str = ""
     deaths: tuple[Death, ...] = ()
 
 
@@ -83,6 +89,7 @@ class Counts:
     """How a job stands; ``busy`` counts its leases, ``trouble`` says why it does not go on."""
 
     queue: str
+    made: str
     batches: int
     batches_done: int
     rows_done: int

@@ -46,7 +46,7 @@ class Ledger:
 
     def open_job(self, about: About) -> None:
         """Begin a job, or go on with it: what is counted stays, a cancellation does not."""
-        self._run(scripts.OPEN, about.job, about.queue, about.root, about.batches)
+        self._run(scripts.OPEN, about.job, about.queue, about.root, about.made, about.batches)
 
     def admit(self, job: str, batch: int, payload: bytes, room: Room) -> Admission:
         """Put a batch in flight with its payload, if there is room and it is not there yet."""
@@ -59,8 +59,8 @@ class Ledger:
         turn = Turn(reply[0].decode())
         if turn != Turn.RUN:
             return Begun(turn)
-        deaths = tuple(_read_death(one.decode()) for one in reply[4])
-        return Begun(turn, reply[1], reply[2], reply[3].decode(), deaths)
+        deaths = tuple(_read_death(one.decode()) for one in reply[5])
+        return Begun(turn, reply[1], reply[2], reply[3].decode(), reply[4].decode(), deaths)
 
     def renew(self, job: str, batch: int, holder: str) -> bool:
         """Lengthen a lease; False: it is another's by now."""
@@ -116,6 +116,7 @@ class Ledger:
         trouble = reply[8].decode()
         return Counts(
             queue=reply[9].decode(),
+            made=reply[10].decode(),
             batches=batches,
             batches_done=done,
             rows_done=rows,

@@ -108,7 +108,8 @@ local about = key(ARGV[1], 'about')
 redis.call('HSETNX', about, 'batches_done', 0)
 redis.call('HSETNX', about, 'rows_done', 0)
 redis.call('HSETNX', about, 'errors', 0)
-redis.call('HSET', about, 'queue', ARGV[2], 'root', ARGV[3], 'batches', ARGV[4])
+redis.call('HSET', about, 'queue', ARGV[2], 'root', ARGV[3], 'made', ARGV[4],
+  'batches', ARGV[5])
 redis.call('EXPIRE', about, %JOB_SECONDS%)
 redis.call('DEL', key(ARGV[1], 'cancelled'), key(ARGV[1], 'trouble'))
 return tonumber(redis.call('HGET', about, 'batches_done'))
@@ -170,8 +171,9 @@ redis.call('ZADD', '%LEASES%', now + %LEASE_SECONDS%, member)
 redis.call('HSET', '%HOLDERS%', member, holder)
 redis.call('DEL', key(job, 'mark:' .. batch))
 local attempt = redis.call('HINCRBY', '%ATTEMPTS%', member, 1)
-local root = redis.call('HGET', key(job, 'about'), 'root')
-return {'run', attempt, payload, root, redis.call('LRANGE', key(job, 'deaths:' .. batch), 0, -1)}
+local about = redis.call('HMGET', key(job, 'about'), 'root', 'made')
+return {'run', attempt, payload, about[1], about[2],
+  redis.call('LRANGE', key(job, 'deaths:' .. batch), 0, -1)}
 """
 
 RENEW = """
@@ -292,7 +294,7 @@ return {about[1], about[2], about[3], about[4],
   redis.call('HGET', '%JOB_BATCHES%', job) or '0', busy,
   redis.call('SCARD', key(job, 'wanted')),
   redis.call('EXISTS', key(job, 'cancelled')), redis.call('GET', key(job, 'trouble')) or '',
-  redis.call('HGET', key(job, 'about'), 'queue')}
+  redis.call('HGET', key(job, 'about'), 'queue'), redis.call('HGET', key(job, 'about'), 'made')}
 """
 
 READ_DONE = """
