@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ _EXIT = re.compile(r"(signal|exitcode) (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How a worker is run; ``queues`` are the users' names of them."""
+    """How a worker is run; ``queues`` are the users' names of them, served in this order."""
 
     name: str
     broker_url: str
@@ -43,6 +44,7 @@ class WorkerSettings:
     processes: int
     hang_seconds: float = 300.0
     visibility_seconds: int = VISIBILITY_SECONDS
+    supervisor_pid: int | None = None
 
     @property
     def node(self) -> str:
@@ -114,14 +116,14 @@ def make_worker_app(settings: WorkerSettings, opening: OpenTools) -> Celery:
 
     app.task(name=TASK, bind=True)(answer)
     task_failure.connect(answering.bury, weak=False)
-    worker_process_init.connect(_begin_process, weak=False)
+    worker_process_init.connect(partial(_begin_process, os.getpid()), weak=False)
     return app
 
 
 def main(opening: OpenTools = open_tools) -> None:
     """Run the worker until it is told to stop; ``opening`` opens what a process needs for a job."""
-    _die_with_parent()
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSettings)
+    _die_with(settings.supervisor_pid)
     make_worker_app(settings, opening).worker_main(
         [
             "worker",
@@ -135,12 +137,12 @@ def main(opening: OpenTools = open_tools) -> None:
     )
 
 
-def _begin_process(**_: Any) -> None:
+def _begin_process(main: int, **_: Any) -> None:
     """Set a new process up: it dies with its parent, and only its log is heard.
 
     What libraries print when a row breaks them may quote the row.
     """
-    _die_with_parent()
+    _die_with(main)
     log = os.fdopen(os.dup(_STDERR), "w", buffering=1)
     for name in (None, "celery", "celery.task"):
         for handler in logging.getLogger(name).handlers:
@@ -151,9 +153,11 @@ def _begin_process(**_: Any) -> None:
     os.close(nowhere)
 
 
-def _die_with_parent() -> None:
-    """End when the parent does: nobody would hear what an orphan does."""
+def _die_with(parent: int | None) -> None:
+    """End when the parent does, or at once if it has: nobody would hear what an orphan does."""
     ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
 
 
 if __name__ == "__main__":

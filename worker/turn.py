@@ -80,7 +80,7 @@ class Clerk:
                 os._exit(OUT_OF_MEMORY)  # a new process has it back, whatever leaked
             except Exception as error:  # noqa: BLE001  a row that breaks a library in a new way
                 self._ledger.bury(message.job, message.batch, holder, "1", FIRST_BACKOFF_SECONDS)
-                return type(error).__name__
+                return type(error).__name__  # alone: its message may quote the row
             self._count(message, done)
         return str(Turn.DONE) if done.stats is None else "answered"
 
@@ -96,6 +96,7 @@ class Clerk:
         def mark(rows: Sequence[int]) -> None:
             self._marker.mark(message.job, message.batch, begun.attempt, rows)
 
+        mark([])  # from here on it is the batch's fault, if it is anyone's
         try:
             return run_batch(begun.payload, delivery, tools, mark)
         except JobError as error:
@@ -126,8 +127,19 @@ class Clerk:
         if tools is None:
             while len(self._readers) >= KEPT_READERS:
                 self._readers.pop(next(iter(self._readers)))
-            tools = self._readers[recipe] = self._opening(recipe)
+            tools = self._readers[recipe] = self._begin_reading(recipe)
         return tools
+
+    def _begin_reading(self, recipe: JobTools) -> Tools:
+        try:
+            return self._opening(recipe)
+        except (SpanmillError, MemoryError):
+            raise
+        except Exception as error:
+            raise WorldError(
+                f"it cannot begin ({type(error).__name__}: {error}): install spanmill again there,"
+                " or report it"
+            ) from error
 
     def _count(self, message: Message, done: Done) -> None:
         """Tell the ledger; it counts a batch once, whoever tells it."""

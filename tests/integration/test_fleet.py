@@ -4,8 +4,6 @@ import json
 import os
 import signal
 
-import pytest
-
 from tests.desk import ROWS, Row, make_rows, wait_for
 from tests.fleet import FleetDesk
 
@@ -199,42 +197,3 @@ def test_a_worker_says_whether_it_is_well(fleet: FleetDesk) -> None:
     assert "well" in well.out
     os.kill(pid, signal.SIGTERM)
     wait_for(lambda: not fleet.workers(), "the worker takes its leave")
-
-
-@pytest.mark.parametrize(
-    ("url", "told"),
-    [
-        ("redis://localhost:1/0", "cannot be reached"),
-        ("unix:///nowhere/redis.sock", "cannot be reached"),
-        ("amqp://localhost", "does not begin with"),
-        ("redis://localhost:1/x", "database"),
-        ("redis://localhost:1/0?timeout=3", "unknown"),
-    ],
-)
-def test_a_broker_that_is_none_is_refused_in_a_sentence(
-    fleet: FleetDesk, url: str, told: str
-) -> None:
-    ran = fleet.desk.run(*fleet.words("--broker", url))
-    assert ran.status in (1, 2)
-    assert told in ran.complaint()
-    assert not fleet.desk.jobs.exists()
-
-
-def test_a_user_with_a_password_and_a_database_of_its_own_is_let_in(
-    fleet: FleetDesk, undisturbed: list[Row]
-) -> None:
-    fleet.server.client.acl_setuser(
-        "miller", enabled=True, passwords=["+s3:cr/et"], commands=["+@all", "-@dangerous", "+info"],
-        keys=["spanmill*", "_kombu*", "*celery*"], channels=["*"],
-    )  # fmt: skip
-    fleet.server.client.acl_setuser("default", enabled=True, reset_passwords=True,
-                                    passwords=["+other"])  # fmt: skip
-    url = f"unix://miller:s3%3Acr%2Fet@{fleet.server.socket}?db=3"
-    refused = fleet.desk.run(*fleet.words("--broker", fleet.server.url))
-    assert refused.status == 2
-    assert "refuses this user or password" in refused.complaint()
-    fleet.reopen(url)
-    fleet.start_worker("--broker", url)
-    ran = fleet.submit("--broker", url)
-    assert ran.status == 0, ran.err
-    assert fleet.desk.answers() == undisturbed

@@ -86,7 +86,10 @@ class Lapsed:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How a job stands; ``busy`` counts its leases, ``trouble`` says why it does not go on."""
+    """How a job stands; ``busy`` counts its leases.
+
+    ``trouble`` is what a worker complained of lately; the job is ``stuck`` when that stops it.
+    """
 
     queue: str
     made: str
@@ -98,6 +101,7 @@ class Counts:
     busy: int
     wanted: int
     cancelled: bool
+    stuck: bool
     trouble: str | None
 
 

@@ -3,7 +3,7 @@
 A cache: all of it follows from the job's folder and its input, so losing it loses no row.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 from uuid import uuid4
@@ -38,8 +38,12 @@ class Ledger:
         self._redis = connect(broker)
         self._scripts: dict[str, Any] = {}
 
-    def check(self) -> None:
-        """Find out what the broker will not let spanmill do, before any work."""
+    def check(self, needed: Sequence[str] = ()) -> None:
+        """Find out what the broker will not let spanmill do, before any work.
+
+        ``needed`` are names like those of the transport's keys, and, after a slash, its channels.
+        """
+        self._run(scripts.CHECK, f"{scripts.PREFIX}:check", *needed)
         card = WorkerCard(f"check-{uuid4().hex}", (), 0, 0, "")
         self.hear(card)
         self.forget_worker(card.worker)
@@ -67,7 +71,10 @@ class Ledger:
         return bool(self._run(scripts.RENEW, job, batch, holder))
 
     def give_back(self, job: str, batch: int, holder: str, why: str, delay_seconds: float) -> bool:
-        """End a lease and its attempt as if it had not been; return whether the trouble is new."""
+        """End a lease and its attempt as if it had not been; return whether this stops the job.
+
+        It does not as long as other batches get done, and it does so once until one is.
+        """
         return bool(self._run(scripts.GIVE_BACK, job, batch, holder, delay_seconds, why))
 
     def bury(
@@ -79,12 +86,16 @@ class Ledger:
         """
         return bool(self._run(scripts.DIED, job, batch, holder, death, delay_seconds, why))
 
+    def lose(self, worker: str) -> None:
+        """Let all leases of a worker lapse now: its processes ended, by no row's doing."""
+        self._run(scripts.LOSE, f"{worker}/")
+
     def discard(self, job: str, batch: int) -> None:
         """Throw away a payload that cannot be read, and ask for another."""
         self._run(scripts.DISCARD, job, batch)
 
     def commit(self, job: str, batch: int, rows: int, errors: int) -> bool:
-        """Count a batch that has its shard; return whether the job was in trouble until now."""
+        """Count a batch that has its shard; return whether the job had been stopped until now."""
         return bool(self._run(scripts.COMMIT, job, batch, rows, errors)[1])
 
     def recount(self, job: str, shards: Iterable[tuple[int, int, int]]) -> None:
@@ -113,10 +124,10 @@ class Ledger:
         if reply is None:
             return None
         batches, done, rows, errors, in_flight, busy, wanted = (int(one) for one in reply[:7])
-        trouble = reply[8].decode()
+        trouble = reply[9].decode()
         return Counts(
-            queue=reply[9].decode(),
-            made=reply[10].decode(),
+            queue=reply[10].decode(),
+            made=reply[11].decode(),
             batches=batches,
             batches_done=done,
             rows_done=rows,
@@ -125,6 +136,7 @@ class Ledger:
             busy=busy,
             wanted=wanted,
             cancelled=bool(reply[7]),
+            stuck=bool(reply[8]),
             trouble=trouble if trouble else None,
         )
 

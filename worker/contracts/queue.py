@@ -28,6 +28,10 @@ VISIBILITY_SECONDS = 300
 SOFT_SHUTDOWN_SECONDS = 30.0
 _QUEUE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _UNACKED = "spanmill:unacked"
+#: Names like those of the keys that sending needs at the broker; of those that a worker needs
+#: besides, and its channels (in a database).
+SENDER_NEEDS = ("spanmill-check",)
+_WORKER_NEEDS = ("_kombu.binding.check", "check.celery.pidbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,14 @@ _TRANSPORT: dict[str, Any] = {
     "unacked_key": _UNACKED,
     "unacked_index_key": f"{_UNACKED}-index",
     "unacked_mutex_key": f"{_UNACKED}-mutex",
+    # From the queue that was named first, then from the next: that is what priority means here.
+    "queue_order_strategy": "priority",
 }
+
+
+def worker_needs(broker: Broker) -> tuple[str, ...]:
+    """Return names like those of all keys and channels that a worker needs."""
+    return (*SENDER_NEEDS, *_WORKER_NEEDS, f"/{broker.database}.celery.check")
 
 
 def name_queue(queue: str, wire: int = WIRE_VERSION) -> str:
