@@ -20,6 +20,9 @@ from worker.contracts.broker import parse_broker
 from worker.contracts.flight import Counts, WorkerCard
 from worker.contracts.ledger import Ledger
 
+#: A worker with a reader that some texts break: see tests.perils.
+PERILOUS = ("-m", "tests.perilous_worker")
+
 
 class FleetDesk:
     """What a test needs of a fleet."""

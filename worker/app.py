@@ -21,6 +21,7 @@ from celery.signals import task_failure, worker_process_init
 
 from worker.contracts.broker import parse_broker
 from worker.contracts.errors import SpanmillError
+from worker.contracts.flight import Dying
 from worker.contracts.ledger import Ledger
 from worker.contracts.queue import TASK, VISIBILITY_SECONDS, make_app, name_queue, read_message
 from worker.tools import open_tools
@@ -88,10 +89,12 @@ class Answering:
                 message.job,
                 message.batch,
                 self._name_holder(task_id),
-                str(code),
-                LOST_DELAY_SECONDS,
-                f"worker {self._name}: a process ended ({found[0]}) before it read a row: look at"
-                " the worker's memory and at the job's bundle",
+                Dying(
+                    str(code),
+                    LOST_DELAY_SECONDS,
+                    f"worker {self._name}: a process ended ({found[0]}) before it read a row: look"
+                    " at the worker's memory and at the job's bundle",
+                ),
             )
         except SpanmillError:
             return  # the lease lapses

@@ -32,18 +32,21 @@ class Marker:
         self._silent_until = 0.0
         #: Moves with every mark: a sign of life.
         self.count = 0
+        #: The last mark as the ledger has it, whether it was sent or not.
+        self.last = ""
 
     def mark(self, job: str, batch: int, attempt: int, rows: Sequence[int]) -> None:
         """Say that this attempt reads these rows next."""
+        named = ",".join(map(str, rows)) if len(rows) <= NAMED_ROWS else "*"
         self.count += 1
+        self.last = f"{attempt};{named}"
         if time.monotonic() < self._silent_until:
             return
-        named = ",".join(map(str, rows)) if len(rows) <= NAMED_ROWS else "*"
         try:
             if self._line is None:
                 self._open()
             self._line.send_command(
-                "SET", mark_key(job, batch), f"{attempt};{named}", "EX", _KEPT_SECONDS,
+                "SET", mark_key(job, batch), self.last, "EX", _KEPT_SECONDS,
                 check_health=False,
             )  # fmt: skip
             if not self._is_silent:

@@ -16,9 +16,10 @@ from worker.contracts.ledger import Ledger
 from worker.contracts.queue import (
     DEFAULT_QUEUE,
     VISIBILITY_SECONDS,
+    WORKER_KEYS,
     make_app,
+    name_channel,
     name_queue,
-    worker_needs,
 )
 from worker.settings import count_cores
 from worker.supervisor import supervise
@@ -113,7 +114,7 @@ def _greet(settings: WorkerSettings) -> None:
     """Check the broker. One that is away is waited for; one that refuses ends the worker."""
     broker = parse_broker(settings.broker_url)
     try:
-        Ledger(broker).check(worker_needs(broker))
+        Ledger(broker).check(WORKER_KEYS, name_channel(broker))
     except WorldError as error:
         _say(f"{error}; the worker waits for it")
     _say(

@@ -17,7 +17,7 @@ from worker.attempts import OutgoingBatch, Sent, blame, describe_end
 from worker.child import OUT_OF_MEMORY
 from worker.contracts.broker import Broker
 from worker.contracts.errors import JobError, SpanmillError, WorldError
-from worker.contracts.flight import Begun, Death, Turn
+from worker.contracts.flight import Begun, Death, Dying, Turn
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import State, shard_key
 from worker.contracts.ledger import Ledger
@@ -79,7 +79,8 @@ class Clerk:
             except MemoryError:
                 os._exit(OUT_OF_MEMORY)  # a new process has it back, whatever leaked
             except Exception as error:  # noqa: BLE001  a row that breaks a library in a new way
-                self._ledger.bury(message.job, message.batch, holder, "1", FIRST_BACKOFF_SECONDS)
+                dying = Dying("1", FIRST_BACKOFF_SECONDS, mark=self._marker.last)
+                self._ledger.bury(message.job, message.batch, holder, dying)
                 return type(error).__name__  # alone: its message may quote the row
             self._count(message, done)
         return str(Turn.DONE) if done.stats is None else "answered"
@@ -202,7 +203,7 @@ class _Lease:
                 seen, seen_at = self._marker.count, time.monotonic()
             with suppress(SpanmillError):  # the broker is away: the lease may lapse, no more
                 if time.monotonic() - seen_at > self._hang_seconds:
-                    self._ledger.bury(job, batch, self._holder, "hung", 0.0)
+                    self._ledger.bury(job, batch, self._holder, Dying("hung"))
                     os.kill(os.getpid(), signal.SIGKILL)
                 self._ledger.renew(job, batch, self._holder)
 

@@ -14,7 +14,7 @@ from tests.tls_relay import CA, tls_relay
 from worker.contracts.broker import parse_broker
 from worker.contracts.errors import UsageError, WorldError
 from worker.contracts.ledger import Ledger
-from worker.contracts.queue import worker_needs
+from worker.contracts.queue import WORKER_KEYS, name_channel
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_user_with_a_password_and_a_database_of_its_own_is_let_in(
 ) -> None:
     fleet.server.client.acl_setuser(
         "miller", enabled=True, passwords=["+s3:cr/et"], commands=["+@all", "-@dangerous", "+info"],
-        keys=["spanmill*", "_kombu*", "*celery*"], reset_channels=True, channels=["/*"],
+        keys=["spanmill*", "_kombu*", "*celery*"], channels=["*"],
     )  # fmt: skip
     fleet.server.client.acl_setuser("default", enabled=True, reset_passwords=True,
                                     passwords=["+other"])  # fmt: skip
@@ -102,7 +102,7 @@ def test_a_user_who_may_too_little_is_told_so_before_any_work(fleet: FleetDesk) 
             {"commands": ["+@all", "-@scripting"]},
             {"keys": ["spanmill:*"]},
             {"keys": ["spanmill*", "_kombu*"]},
-            {"channels": ["elsewhere"]},
+            {"channels": ["/*"]},
         ]
     ):
         user = f"user{number}"
@@ -111,7 +111,7 @@ def test_a_user_who_may_too_little_is_told_so_before_any_work(fleet: FleetDesk) 
         )
         broker = replace(fleet.server.broker, user=user, password="secret")
         with pytest.raises(UsageError, match="does not let this user do what spanmill needs"):
-            Ledger(broker).check(worker_needs(broker))
+            Ledger(broker).check(WORKER_KEYS, name_channel(broker))
     url = f"unix://user0:secret@{fleet.server.socket}"
     for words in (fleet.words(), ["worker", "--jobs-root", fleet.desk.jobs]):
         ran = fleet.desk.run(*words, "--broker", url)

@@ -10,7 +10,7 @@ from redis import Redis
 from tests.redis_server import RedisServer
 from worker.contracts import scripts
 from worker.contracts.errors import WorldError
-from worker.contracts.flight import About, Admission, Death, Room, Turn, WorkerCard
+from worker.contracts.flight import About, Admission, Death, Dying, Room, Turn, WorkerCard
 from worker.contracts.ledger import Ledger, is_counted
 from worker.marker import Marker
 
@@ -357,8 +357,8 @@ def test_a_crash_names_the_rows_that_were_marked(
         assert ledger.begin(job, 0, "a").attempt == attempt
         marker.mark(job, 0, attempt, rows)
         wait_for_mark(redis_server.client, job)
-        assert ledger.bury(job, 0, "a", how, 0.0)
-        assert not ledger.bury(job, 0, "a", how, 0.0)
+        assert ledger.bury(job, 0, "a", Dying(how))
+        assert not ledger.bury(job, 0, "a", Dying(how))
         assert [one.batch for one in ledger.lapsed()] == [0]
     assert ledger.begin(job, 0, "a").deaths == (
         Death(-11, (7,), hung=False, marked=True),
@@ -368,17 +368,27 @@ def test_a_crash_names_the_rows_that_were_marked(
     )
 
 
+def test_who_lives_to_tell_it_brings_the_mark_along(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    ledger.admit(job, 0, b"x", ROOM)
+    ledger.begin(job, 0, "a")
+    ledger.bury(job, 0, "a", Dying("1", mark="1;7"))
+    ledger.lapsed()
+    assert ledger.begin(job, 0, "b").deaths == (Death(1, (7,), hung=False, marked=True),)
+
+
 def test_a_mark_of_an_earlier_attempt_blames_nobody(
     ledger: Ledger, redis_server: RedisServer, job: str
 ) -> None:
     ledger.admit(job, 0, b"x", ROOM)
     ledger.begin(job, 0, "a")
-    ledger.bury(job, 0, "a", "-9", 0.0)
+    ledger.bury(job, 0, "a", Dying("-9"))
     ledger.lapsed()
     ledger.begin(job, 0, "b")
     Marker(redis_server.broker).mark(job, 0, 1, [7])  # a's, late
     wait_for_mark(redis_server.client, job)
-    ledger.bury(job, 0, "b", "-9", 0.0)
+    ledger.bury(job, 0, "b", Dying("-9"))
     ledger.lapsed()
     assert [death.marked for death in ledger.begin(job, 0, "c").deaths] == [False, False]
 

@@ -160,7 +160,7 @@ _FAILURES = (
         (NoPermissionError, AuthorizationError),
         ("NOPERM", "ACL failure", "user executing the script can't"),
         "does not let this user do what spanmill needs ({}): allow it scripts, the keys spanmill*,"
-        " _kombu* and *celery*, and the channels /*",
+        " _kombu* and *celery*, and all channels",
     ),
     _Failure(
         UsageError,

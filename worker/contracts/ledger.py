@@ -12,13 +12,14 @@ import msgspec
 from redis.exceptions import RedisError
 
 from worker.contracts import scripts
-from worker.contracts.broker import Broker, connect, translate
+from worker.contracts.broker import CONNECT_SECONDS, Broker, connect, translate
 from worker.contracts.flight import (
     About,
     Admission,
     Begun,
     Counts,
     Death,
+    Dying,
     Lapsed,
     Room,
     Turn,
@@ -38,12 +39,14 @@ class Ledger:
         self._redis = connect(broker)
         self._scripts: dict[str, Any] = {}
 
-    def check(self, needed: Sequence[str] = ()) -> None:
+    def check(self, keys: Sequence[str] = (), channel: str | None = None) -> None:
         """Find out what the broker will not let spanmill do, before any work.
 
-        ``needed`` are names like those of the transport's keys, and, after a slash, its channels.
+        ``keys`` are names like those of the transport's keys; ``channel`` is one that it hears.
         """
-        self._run(scripts.CHECK, f"{scripts.PREFIX}:check", *needed)
+        self._run(scripts.CHECK, f"{scripts.PREFIX}:check", *keys)
+        if channel is not None:
+            self._listen(channel)
         card = WorkerCard(f"check-{uuid4().hex}", (), 0, 0, "")
         self.hear(card)
         self.forget_worker(card.worker)
@@ -77,14 +80,14 @@ class Ledger:
         """
         return bool(self._run(scripts.GIVE_BACK, job, batch, holder, delay_seconds, why))
 
-    def bury(
-        self, job: str, batch: int, holder: str, death: str, delay_seconds: float, why: str = ""
-    ) -> bool:
-        """Write down that a lease's process died: its exit code, or "hung".
-
-        ``why`` is the job's trouble if that happens repeatedly before a row is read.
-        """
-        return bool(self._run(scripts.DIED, job, batch, holder, death, delay_seconds, why))
+    def bury(self, job: str, batch: int, holder: str, death: Dying) -> bool:
+        """Write down that a lease's process died, or as good as died."""
+        return bool(
+            self._run(
+                scripts.DIED,
+                job, batch, holder, death.how, death.delay_seconds, death.trouble, death.mark,
+            )
+        )  # fmt: skip
 
     def lose(self, worker: str) -> None:
         """Let all leases of a worker lapse now: its processes ended, by no row's doing."""
@@ -167,6 +170,14 @@ class Ledger:
     def in_flight_bytes(self) -> int:
         """Return the bytes of all payloads in flight at the broker."""
         return int(self._run(scripts.READ_BYTES))
+
+    def _listen(self, channel: str) -> None:
+        try:
+            with self._redis.pubsub() as line:
+                line.psubscribe(channel)
+                line.get_message(timeout=CONNECT_SECONDS)
+        except RedisError as error:
+            raise translate(error, self.broker) from error
 
     def _run(self, body: str, *arguments: bytes | str | float) -> Any:
         script = self._scripts.get(body)

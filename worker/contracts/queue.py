@@ -28,10 +28,9 @@ VISIBILITY_SECONDS = 300
 SOFT_SHUTDOWN_SECONDS = 30.0
 _QUEUE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _UNACKED = "spanmill:unacked"
-#: Names like those of the keys that sending needs at the broker; of those that a worker needs
-#: besides, and its channels (in a database).
-SENDER_NEEDS = ("spanmill-check",)
-_WORKER_NEEDS = ("_kombu.binding.check", "check.celery.pidbox")
+#: Names like those of the keys that sending needs at the broker, and that a worker needs.
+SENDER_KEYS = ("spanmill-check",)
+WORKER_KEYS = (*SENDER_KEYS, "_kombu.binding.check", "check.celery.pidbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +101,9 @@ _TRANSPORT: dict[str, Any] = {
 }
 
 
-def worker_needs(broker: Broker) -> tuple[str, ...]:
-    """Return names like those of all keys and channels that a worker needs."""
-    return (*SENDER_NEEDS, *_WORKER_NEEDS, f"/{broker.database}.celery.check")
+def name_channel(broker: Broker) -> str:
+    """Return the channel that workers hear; a user needs a right to just this one, or to all."""
+    return f"/{broker.database}.celery.pidbox"
 
 
 def name_queue(queue: str, wire: int = WIRE_VERSION) -> str:

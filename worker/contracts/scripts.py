@@ -225,10 +225,12 @@ if not is_stuck(job) then return 0 end
 return redis.call('HSETNX', key(job, 'about'), 'paused', 1)
 """
 
-# ARGV: job, batch, holder, how it died, seconds until it is sent again, and the trouble when that
-# is not the first death of this batch, and none of its rows had been marked.
+# ARGV: job, batch, holder, how it died, seconds until it is sent again, the trouble when that is
+# not the first death of this batch and none of its rows had been marked, and the last mark, of
+# those who live to tell it.
 DIED = """
 if not holds(ARGV[1], ARGV[2], ARGV[3]) then return 0 end
+if ARGV[7] ~= '' then redis.call('SET', key(ARGV[1], 'mark:' .. ARGV[2]), ARGV[7]) end
 local was_marked = bury(ARGV[1], ARGV[2], ARGV[4])
 if not was_marked and redis.call('LLEN', key(ARGV[1], 'deaths:' .. ARGV[2])) > 1 then
   redis.call('SET', key(ARGV[1], 'trouble'), ARGV[6], 'EX', %TROUBLE_SECONDS%)
@@ -386,17 +388,13 @@ else
 end
 """
 
-# ARGV: keys that the transport needs, and its channels, which begin with a slash.
+# ARGV: names of keys.
 CHECK = """
 for _, name in ipairs(ARGV) do
-  if string.sub(name, 1, 1) == '/' then
-    redis.call('PUBLISH', name, '')
-  else
-    redis.call('DEL', name)
-    redis.call('LPUSH', name, 1)
-    redis.call('LLEN', name)
-    redis.call('DEL', name)
-  end
+  redis.call('DEL', name)
+  redis.call('LPUSH', name, 1)
+  redis.call('LLEN', name)
+  redis.call('DEL', name)
 end
 """
 
