@@ -61,6 +61,16 @@ def test_what_is_published_without_waiting_is_answered_and_collected_later(
     assert fleet.desk.answers() == undisturbed
 
 
+def test_a_job_that_nobody_waits_for_is_watched_until_all_is_answered(fleet: FleetDesk) -> None:
+    assert fleet.submit("--no-wait").status == 0
+    where = ["--jobs-root", fleet.desk.jobs, "--broker", fleet.server.url]
+    watching = fleet.desk.start("watch", fleet.desk.job(), *where, "--json")
+    fleet.start_worker()
+    status = watching.finish().json()
+    assert (status["rows_done"], status["in_flight"]) == (ROWS, 0)
+    assert "spanmill resume" in status["reason"]
+
+
 def test_a_job_without_workers_waits_and_says_so(fleet: FleetDesk, undisturbed: list[Row]) -> None:
     submitted = fleet.start()
     wait_for(lambda: (one := fleet.counts()) and one.in_flight == ROWS // 4, "all is in flight")
@@ -265,7 +275,7 @@ def test_a_bundle_that_a_worker_cannot_load_pauses_the_job(
     fleet.start_worker()
     trouble = wait_for(lambda: (one := fleet.counts()) and one.trouble, "the worker complains")
     assert "bundle" in trouble
-    assert fleet.desk.states()[-1] == "paused"
+    wait_for(lambda: fleet.desk.states()[-1] == "paused", "the job is paused")
     model.write_bytes(whole)
     assert fleet.run("resume").status == 0
     assert fleet.desk.answers() == undisturbed

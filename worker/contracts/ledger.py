@@ -173,7 +173,7 @@ class Ledger:
 
     def _listen(self, channel: str) -> None:
         try:
-            with self._redis.pubsub() as line:
+            with self._redis.pubsub() as line:  # type: ignore[no-untyped-call]
                 line.psubscribe(channel)
                 line.get_message(timeout=CONNECT_SECONDS)
         except RedisError as error:
