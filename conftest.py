@@ -1,3 +1,3 @@
-"""What all tests share: the tiny models, and a desk to run commands at."""
+"""What all tests share: tiny models, a desk to run commands at, a redis-server, a fleet."""
 
-pytest_plugins = ["tests.tiny", "tests.desk"]
+pytest_plugins = ["tests.tiny", "tests.desk", "tests.redis_server", "tests.fleet"]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from producer.answers import check_free, find_owner
 from producer.diary import Diary
-from producer.embedded import is_answered
 from producer.lock import hold
 from producer.overlap import reads_jobs
 from producer.plan import (
@@ -20,6 +19,7 @@ from producer.plan import (
     publish_bundle,
     remove_job,
 )
+from producer.run import is_answered
 from producer.scan import Scan, scan
 from producer.source import Source, open_source
 from worker.contracts.bundle import MANIFEST, Bundle, load_bundle

@@ -14,6 +14,8 @@ from worker.contracts.errors import SpanmillError, UsageError
 #: Loaded when called, so that `--help` is quick and torch is needed by `spanmill training` alone.
 COMMANDS = {
     "answer": ("producer.commands.answer:answer", "Answer the questions of files on this machine."),
+    "submit": ("producer.commands.answer:submit", "Answer them through a fleet of workers."),
+    "worker": ("worker.serve:worker", "Answer batches from a broker's queues."),
     "resume": ("producer.commands.answer:resume", "Go on with a job that was stopped."),
     "retry-errors": ("producer.commands.answer:retry_errors", "Answer a job's error rows again."),
     "jobs": ("producer.commands.jobs:jobs", "List the jobs."),

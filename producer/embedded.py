@@ -1,189 +1,75 @@
-"""Run a job to its end on this machine: feed the embedded fleet, collect, say how it ended."""
+"""Answer a job's batches on this machine: feed the embedded fleet, and hear how it goes."""
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
-
-from producer.books import Summary
-from producer.collect import collect
 from producer.diary import Diary
-from producer.lock import hold, name_command
-from producer.plan import reopen
-from producer.progress import Progress
-from producer.source import choose_measure, select_rows, stream_batches, stream_rows
-from producer.status import StatusReader
-from worker.attempts import OutgoingBatch
-from worker.contracts.errors import JobError, SpanmillError, UsageError, WorldError
-from worker.contracts.folder import JobFolder
-from worker.contracts.job import JobManifest, State
-from worker.contracts.shard import encode_payload
-from worker.contracts.store import LocalStore
-from worker.local import (
-    DRAIN_SECONDS,
-    FIRST_BACKOFF_SECONDS,
-    LONGEST_BACKOFF_SECONDS,
-    FleetOptions,
-    Hooks,
-    run_fleet,
+from producer.lock import name_command
+from producer.run import (
+    LOOK_SECONDS,
+    Interrupted,
+    Run,
+    check_ratio,
+    count_errors,
+    is_answered,
+    missing_batches,
+    say_cancelled,
 )
+from worker.attempts import OutgoingBatch
+from worker.contracts.errors import JobError, WorldError
+from worker.contracts.job import State
+from worker.contracts.shard import encode_payload
+from worker.local import DRAIN_SECONDS, FleetOptions, Hooks, run_fleet
 from worker.task import Done, Tools
 from worker.tools import JobTools, open_tools
 
-#: Temporary files that are older were left behind by a process that was killed.
-LEFT_BEHIND_SECONDS = 3600.0
-#: How often a running job looks whether somebody cancelled it.
-LOOK_SECONDS = 1.0
-
-
-class Interrupted(Exception):  # noqa: N818  it is no error
-    """The user stopped the command; the job goes on when it is resumed."""
-
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One run of a job. ``make_tools`` is what the answering processes open.
+class Processes:
+    """The processes of this machine. ``make_tools`` is what each of them opens."""
 
-    ``interrupted`` is asked while they answer, which is while ``listening`` is entered; at other
-    times an interrupt has to raise KeyboardInterrupt.
-    """
-
-    root: Path
-    folder: JobFolder
-    manifest: JobManifest
-    workers: int
-    max_pause_seconds: float
-    progress: Progress
-    interrupted: Callable[[], bool]
+    count: int
     make_tools: Callable[[JobTools], Tools] = open_tools
-    listening: Callable[[], AbstractContextManager[None]] = nullcontext
     hang_seconds: float = 300.0
 
+    def answer(self, run: Run, diary: Diary) -> None:
+        """Answer what has no shard yet.
 
-def run_job(run: Run) -> Summary:
-    """Answer what is not answered yet, then collect; hold the job meanwhile.
-
-    Raises:
-        Interrupted: the user stopped it.
-        JobError: it was cancelled, has too many errors, or cannot go on.
-        WorldError: the job's folder or the output cannot be written.
-    """
-    with hold(run.root, run.folder.job):
-        return run_held(run, Diary(run.folder))
-
-
-def run_held(run: Run, diary: Diary) -> Summary:
-    """Do the same for a job that is held already, by the diary's writer."""
-    LocalStore(run.root).sweep(LEFT_BEHIND_SECONDS, time.time())
-    run.folder.put_event(State.RUNNING)
-    try:
-        _answer(run, diary)
-        if run.manifest.max_error_ratio is not None:
-            _check_ratio(run, _count_errors(run))
-        return _collect(run, diary)
-    except (Interrupted, KeyboardInterrupt):
-        diary.note(State.PAUSED, "interrupted")
-        raise
-    except SpanmillError as error:
-        if diary.was_cancelled():
-            diary.note(State.CANCELLED)
-        else:
-            diary.note(State.FAILED, str(error))
-        if isinstance(error, UsageError):  # of an input or the bundle, but after the job began
-            raise JobError(str(error)) from error
-        raise
-
-
-def collect_job(folder: JobFolder, manifest: JobManifest, output: str) -> Summary:
-    """Collect a job whose batches are all done, and close it.
-
-    Raises:
-        JobError: a batch is missing.
-        WorldError: the output cannot be written.
-    """
-    folder.put_event(State.COLLECTING)
-    summary = collect(folder, manifest, output, partial=False)
-    folder.put_event(State.COMPLETED_WITH_ERRORS if summary.errors else State.COMPLETED)
-    return summary
-
-
-def is_answered(folder: JobFolder, manifest: JobManifest) -> bool:
-    """Say whether all batches have their shards."""
-    return sum(1 for _ in folder.iter_done()) == manifest.batches
-
-
-def job_rows(manifest: JobManifest, root: Path) -> Iterator[pa.Table]:
-    """Yield the job's rows: all of its inputs', or its parent's error rows."""
-    rows = stream_rows(reopen(manifest))
-    if manifest.parent is None:
-        return rows
-    return select_rows(rows, read_error_rows(root, manifest.parent))
-
-
-def read_error_rows(root: Path, job: str) -> NDArray[np.int64]:
-    """Return the numbers of a collected job's error rows. Shape: ``(rows,)``, sorted.
-
-    Raises:
-        JobError: the job was not collected.
-    """
-    path = root / job / "errors.parquet"
-    if not path.is_file():
-        raise JobError(f"the job {job} has no errors.parquet: let it finish first")
-    rows: NDArray[np.int64] = pq.read_table(path, columns=["row"]).column("row").to_numpy()
-    return rows
-
-
-def _answer(run: Run, diary: Diary) -> None:
-    manifest = run.manifest
-    if is_answered(run.folder, manifest):
-        return
-    recipe = JobTools(
-        run.root, manifest.bundle, manifest.reading, manifest.forward, manifest.provider
-    )
-    options = FleetOptions(
-        workers=max(1, min(run.workers, manifest.batches)),
-        open_tools=partial(run.make_tools, recipe),
-        hang_seconds=run.hang_seconds,
-        max_pause_seconds=run.max_pause_seconds,
-    )
-    watch = _Watch(run, diary)
-    with run.listening(), run.progress:
-        try:
-            finished = run_fleet(_outgoing(run, watch), options, watch.hooks())
-        except WorldError as error:
-            again = name_command("resume", run.root, manifest.job)
-            raise JobError(f"{error}, then run `{again}`") from error
-    if diary.was_cancelled():
-        again = name_command("resume", run.root, manifest.job)
-        raise JobError(
-            f"the job {manifest.job} was cancelled: what is done is kept, `{again}` goes on"
+        Raises:
+            Interrupted: the user stopped it.
+            JobError: it was cancelled, has too many errors, or cannot go on.
+        """
+        manifest = run.manifest
+        if is_answered(run.folder, manifest):
+            return
+        recipe = JobTools(
+            run.root, manifest.bundle, manifest.reading, manifest.forward, manifest.provider
         )
-    if not finished:
-        raise Interrupted
+        options = FleetOptions(
+            workers=max(1, min(self.count, manifest.batches)),
+            open_tools=partial(self.make_tools, recipe),
+            hang_seconds=self.hang_seconds,
+            max_pause_seconds=run.max_pause_seconds,
+        )
+        watch = _Watch(run, diary)
+        with run.listening(), run.progress:
+            try:
+                finished = run_fleet(_outgoing(run, watch), options, watch.hooks())
+            except WorldError as error:
+                again = name_command("resume", run.root, manifest.job)
+                raise JobError(f"{error}, then run `{again}`") from error
+        if diary.was_cancelled():
+            raise JobError(say_cancelled(run))
+        if not finished:
+            raise Interrupted
 
 
 def _outgoing(run: Run, watch: "_Watch") -> Iterator[OutgoingBatch]:
-    """Yield the batches that have no shard yet."""
-    done: frozenset[int] = frozenset()
-    rows = job_rows(run.manifest, run.root)
-    measure = choose_measure(run.manifest.version)
-    for number, table in enumerate(stream_batches(rows, run.manifest.cut, measure)):
-        if number % 1000 == 0:
-            done = run.folder.list_done(number // 1000)
-        if number not in done:
-            numbers = table.column("row").to_pylist()
-            yield OutgoingBatch(number, numbers, encode_payload(run.manifest.job, number, table))
-        elif watch.stopping():
-            raise Interrupted
-        else:
-            run.progress.skip(table.num_rows)
+    for number, table in missing_batches(run, watch.stopping, run.progress.skip):
+        numbers = table.column("row").to_pylist()
+        yield OutgoingBatch(number, numbers, encode_payload(run.manifest.job, number, table))
 
 
 class _Watch:
@@ -192,7 +78,7 @@ class _Watch:
     def __init__(self, run: Run, diary: Diary) -> None:
         self._run = run
         self._diary = diary
-        self._errors = 0 if run.manifest.max_error_ratio is None else _count_errors(run)
+        self._errors = 0 if run.manifest.max_error_ratio is None else count_errors(run)
         self._looked_at = time.monotonic()
         self._cancelled = False
 
@@ -213,7 +99,7 @@ class _Watch:
             return
         self._errors += done.stats.errors
         self._run.progress.advance(done.stats.rows, done.stats.errors)
-        _check_ratio(self._run, self._errors)
+        check_ratio(self._run, self._errors)
 
     def _paused(self, reason: str) -> None:
         self._diary.note(State.PAUSED, reason)
@@ -228,36 +114,3 @@ class _Watch:
             f"stopping when the batches in work are done, in {DRAIN_SECONDS:.0f} s at most;"
             " interrupt again to stop at once"
         )
-
-
-def _count_errors(run: Run) -> int:
-    return StatusReader(run.root, run.folder).read().errors
-
-
-def _check_ratio(run: Run, errors: int) -> None:
-    """Refuse to collect a job with too many errors: its output would look like a good one's."""
-    ratio, rows = run.manifest.max_error_ratio, run.manifest.rows
-    if ratio is not None and errors > 0 and errors / rows > ratio:
-        look = name_command("collect", run.root, run.manifest.job)
-        raise JobError(
-            f"{errors} of {rows} rows are errors, more than --max-error-ratio {ratio:g} allows:"
-            f" look at them with `{look} --partial --out FILE`"
-        )
-
-
-def _collect(run: Run, diary: Diary) -> Summary:
-    """Collect, and when the world is in the way try again until it has been so for too long."""
-    began = time.monotonic()
-    backoff = FIRST_BACKOFF_SECONDS
-    while True:
-        try:
-            return collect_job(run.folder, run.manifest, run.manifest.output)
-        except WorldError as error:
-            left = began + run.max_pause_seconds - time.monotonic()
-            if left <= 0 or diary.was_cancelled():
-                raise
-            if backoff == FIRST_BACKOFF_SECONDS:
-                diary.note(State.PAUSED, str(error))
-                run.progress.say(f"paused: {error}; the job goes on by itself")
-        time.sleep(min(backoff, left))
-        backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)

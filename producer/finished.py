@@ -8,7 +8,7 @@ import msgspec
 from producer.answers import check_free, find_owner
 from producer.begin import list_children
 from producer.books import Summary
-from producer.embedded import collect_job, is_answered
+from producer.run import collect_job, is_answered
 from worker.contracts.errors import UsageError
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import DONE, JobManifest

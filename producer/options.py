@@ -17,6 +17,9 @@ from worker.contracts.options import ReadingOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: The queue of workers that were given none, as `worker.contracts.queue` has it too: that module
+#: loads Celery, and `answer` needs none.
+DEFAULT_QUEUE = "default"
 #: Every option can come from the environment: SPANMILL_ and its name.
 PREFIX = "SPANMILL"
 #: Used where nobody names one and a file has it; else the row number is the id.
@@ -62,6 +65,14 @@ def read_root(text: str) -> Path:
     return Path(text)
 
 
+BROKER = click.option(
+    "--broker",
+    "broker_url",
+    envvar="SPANMILL_BROKER_URL",
+    metavar="URL",
+    help="The fleet's broker: redis://[user:password@]host[:port][/database], rediss://, unix://.",
+)
+QUEUE = option("--queue", default=DEFAULT_QUEUE, help="Queue that the fleet's workers read.")
 JOBS_ROOT = option("--jobs-root", type=read_root, metavar="DIR", help="Folder of the jobs.")
 JSON = option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 

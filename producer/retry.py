@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
-from producer.embedded import job_rows, read_error_rows
 from producer.plan import absolute_output
+from producer.run import job_rows, read_error_rows
 from producer.source import choose_measure
 from worker.contracts.errors import JobError
 from worker.contracts.folder import JobFolder

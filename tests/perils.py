@@ -119,10 +119,10 @@ def main() -> None:
     """Run the command line, with perils in its answering processes."""
     import producer.commands.answer as command
     from producer.cli import main as run
-    from producer.embedded import Run
+    from producer.embedded import Processes
 
-    command.Run = partial(  # type: ignore[assignment, misc]
-        Run, make_tools=open_perilous_tools, hang_seconds=float(sys.argv[1])
+    command.Processes = partial(  # type: ignore[assignment, misc]
+        Processes, make_tools=open_perilous_tools, hang_seconds=float(sys.argv[1])
     )
     run(sys.argv[2:])
 

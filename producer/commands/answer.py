@@ -1,4 +1,4 @@
-"""The commands that run a job on this machine: `answer`, `resume` and `retry-errors`."""
+"""The commands that run a job: `answer`, `submit`, `resume` and `retry-errors`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,19 +12,29 @@ import msgspec
 from producer.begin import begin, begin_retry, check_root, check_untouched, look
 from producer.books import Summary
 from producer.diary import Diary
-from producer.embedded import Interrupted, Run, run_held
+from producer.embedded import Processes
 from producer.exits import DONE, INTERRUPTED, WITH_ERRORS
 from producer.finished import Finished, show
 from producer.interrupts import Interrupts
 from producer.lock import hold, name_command
-from producer.options import JOBS_ROOT, JSON, job_options, make_request, option
+from producer.options import (
+    BROKER,
+    JOBS_ROOT,
+    JSON,
+    QUEUE,
+    job_options,
+    make_request,
+    option,
+)
 from producer.plan import Request, check_output, check_writable, name_job
 from producer.progress import Progress
 from producer.retry import make_retry
+from producer.run import Interrupted, Published, Run, run_held
 from producer.scan import Scan
 from producer.source import find_files
 from producer.status import find_root
-from worker.contracts.errors import JobError
+from worker.contracts.errors import JobError, UsageError
+from worker.contracts.flight import MAX_BATCHES, MAX_BYTES
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest, State
 from worker.contracts.store import LocalStore
@@ -43,6 +53,8 @@ PAUSE = option(
 )
 
 
+IN_FLIGHT = "Bound of what waits at the broker, of all jobs together."
+
 #: Makes a job's manifest, and begins its diary; called with the job held.
 Prepare = Callable[[], tuple[JobManifest, Diary]]
 
@@ -51,7 +63,7 @@ Prepare = Callable[[], tuple[JobManifest, Diary]]
 class _How:
     """How a job is run, as the options say."""
 
-    workers: int | None
+    answer: Callable[[Run, Diary], None]
     max_pause_seconds: float
     as_json: bool
 
@@ -74,43 +86,58 @@ def answer(
 
     The same command again goes on where it was stopped, and says so when all is done.
     """
-    request = make_request(given, list_versions())
-    files = find_files(request.inputs)
-    root = _choose_root(request, jobs_root)
-    check_output(request, files)
-    check_root(root, request)
-    choice = choose_provider(request.provider, request.bundle.model)
-    if choice.note is not None:
-        click.echo(f"spanmill: {choice.note}", err=True)
-    request = replace(
-        request,
-        provider=choice.provider,
-        any_provider=request.provider == AUTO,
-        provider_note=choice.note,
-    )
-    folder = JobFolder(LocalStore(root), name_job(request))
-    if dry_run:
-        found = look(request, files, folder, _warn, overwrite=overwrite)
-        state = None if overwrite else folder.read_state()
-        return _describe(request, found, folder.job, state, as_json=as_json)
-    check_writable(root, "the jobs' folder", "--jobs-root")
-    return _run(
-        folder,
-        root,
-        partial(begin, request, files, folder, root, _warn, overwrite=overwrite),
-        _How(workers, max_pause_seconds, as_json),
-    )
+    how = _How(_here(workers), max_pause_seconds, as_json)
+    return _start(given, jobs_root, how, overwrite=overwrite, dry_run=dry_run)
+
+
+@click.command()
+@job_options
+@BROKER
+@QUEUE
+@option("--no-wait", is_flag=True, help="Stop when all is published; `resume` collects later.")
+@option("--in-flight-batches", default=MAX_BATCHES, type=click.IntRange(1), help=IN_FLIGHT)
+@option("--in-flight-bytes", default=MAX_BYTES, type=click.IntRange(1), help=IN_FLIGHT)
+@PAUSE
+@JSON
+def submit(
+    broker_url: str | None,
+    queue: str,
+    no_wait: bool,
+    in_flight_batches: int,
+    in_flight_bytes: int,
+    max_pause_seconds: float,
+    as_json: bool,
+    overwrite: bool,
+    dry_run: bool,
+    jobs_root: Path | None,
+    **given: Any,
+) -> int:
+    """Answer the questions of INPUT... through the workers at a broker, as `answer` does here.
+
+    The same command again, or `resume` with the broker, goes on where it was stopped.
+    """
+    if broker_url is None:
+        raise UsageError("submit has no broker: give --broker URL, or set SPANMILL_BROKER_URL")
+    if given["provider"] == "auto":  # it is the workers that answer, not this machine
+        given["provider"] = "cpu"
+    answer = _at(broker_url, queue, (in_flight_batches, in_flight_bytes), wait=not no_wait)
+    how = _How(answer, max_pause_seconds, as_json)
+    return _start(given, jobs_root, how, overwrite=overwrite, dry_run=dry_run)
 
 
 @click.command()
 @click.argument("job")
 @JOBS_ROOT
+@BROKER
+@QUEUE
 @WORKERS
 @PAUSE
 @JSON
 def resume(
     job: str,
     jobs_root: Path | None,
+    broker_url: str | None,
+    queue: str,
     workers: int | None,
     max_pause_seconds: float,
     as_json: bool,
@@ -124,13 +151,17 @@ def resume(
         check_untouched(folder, manifest)
         return manifest, Diary(folder)
 
-    return _run(folder, root, prepare, _How(workers, max_pause_seconds, as_json))
+    return _run(
+        folder, root, prepare, _How(_choose(broker_url, queue, workers), max_pause_seconds, as_json)
+    )
 
 
 @click.command("retry-errors")
 @click.argument("job")
 @option("--out", "output", help="Where to write all answers.  [default: the job's output]")
 @JOBS_ROOT
+@BROKER
+@QUEUE
 @WORKERS
 @PAUSE
 @JSON
@@ -138,6 +169,8 @@ def retry_errors(
     job: str,
     output: str | None,
     jobs_root: Path | None,
+    broker_url: str | None,
+    queue: str,
     workers: int | None,
     max_pause_seconds: float,
     as_json: bool,
@@ -156,7 +189,64 @@ def retry_errors(
         folder,
         root,
         partial(begin_retry, made, folder, parent.need_manifest()),
-        _How(workers, max_pause_seconds, as_json),
+        _How(_choose(broker_url, queue, workers), max_pause_seconds, as_json),
+    )
+
+
+def _here(workers: int | None) -> Callable[[Run, Diary], None]:
+    """Answer on this machine."""
+    return Processes(count_cores() if workers is None else workers).answer
+
+
+def _at(
+    broker_url: str, queue: str, in_flight: tuple[int, int], *, wait: bool
+) -> Callable[[Run, Diary], None]:
+    """Answer through the fleet at a broker, which is checked first."""
+    from producer.publish import (
+        open_fleet,
+    )  # Celery takes its time to load, and `answer` has no use for it
+
+    return open_fleet(broker_url, queue, in_flight, wait=wait).answer
+
+
+def _choose(
+    broker_url: str | None, queue: str, workers: int | None
+) -> Callable[[Run, Diary], None]:
+    """Answer through the fleet where a broker is known, else on this machine."""
+    if broker_url is None:
+        return _here(workers)
+    return _at(broker_url, queue, (MAX_BATCHES, MAX_BYTES), wait=True)
+
+
+def _start(
+    given: dict[str, Any], jobs_root: Path | None, how: _How, *, overwrite: bool, dry_run: bool
+) -> int:
+    """Run the job that the options ask for."""
+    request = make_request(given, list_versions())
+    files = find_files(request.inputs)
+    root = _choose_root(request, jobs_root)
+    check_output(request, files)
+    check_root(root, request)
+    choice = choose_provider(request.provider, request.bundle.model)
+    if choice.note is not None:
+        click.echo(f"spanmill: {choice.note}", err=True)
+    request = replace(
+        request,
+        provider=choice.provider,
+        any_provider=request.provider == AUTO,
+        provider_note=choice.note,
+    )
+    folder = JobFolder(LocalStore(root), name_job(request))
+    if dry_run:
+        found = look(request, files, folder, _warn, overwrite=overwrite)
+        state = None if overwrite else folder.read_state()
+        return _describe(request, found, folder.job, state, as_json=how.as_json)
+    check_writable(root, "the jobs' folder", "--jobs-root")
+    return _run(
+        folder,
+        root,
+        partial(begin, request, files, folder, root, _warn, overwrite=overwrite),
+        how,
     )
 
 
@@ -215,7 +305,7 @@ def _run(folder: JobFolder, root: Path, prepare: Prepare, how: _How) -> int:
                     root=root,
                     folder=folder,
                     manifest=manifest,
-                    workers=count_cores() if how.workers is None else how.workers,
+                    answer=how.answer,
                     max_pause_seconds=how.max_pause_seconds,
                     progress=Progress(manifest.rows),
                     interrupted=interrupts.asked,
@@ -224,6 +314,12 @@ def _run(folder: JobFolder, root: Path, prepare: Prepare, how: _How) -> int:
                 return _report(run_held(run, diary), as_json=how.as_json)
         except (Interrupted, KeyboardInterrupt):
             return _say_stopped(folder, root)
+        except Published:
+            again = name_command("resume", root, folder.job)
+            click.echo(
+                f"spanmill: all of {folder.job} is published; collect with: {again}", err=True
+            )
+            return DONE
 
 
 def _say_stopped(folder: JobFolder, root: Path) -> int:

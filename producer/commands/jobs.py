@@ -12,15 +12,18 @@ from rich.table import Table
 from producer.answers import check_free
 from producer.collect import collect as collect_answers
 from producer.exits import DONE, FAILED, INTERRUPTED, WITH_ERRORS
+from producer.fleet_status import ask_fleet
 from producer.lock import is_held
-from producer.options import JOBS_ROOT, JSON, option
+from producer.options import BROKER, JOBS_ROOT, JSON, option
 from producer.plan import check_place, check_writable
 from producer.progress import Progress
 from producer.status import JobStatus, StatusReader, find_root
+from worker.contracts.broker import parse_broker
 from worker.contracts.errors import JobError, UsageError
 from worker.contracts.folder import JobFolder, list_jobs
 from worker.contracts.job import DONE as DONE_STATES
 from worker.contracts.job import State
+from worker.contracts.ledger import Ledger
 from worker.contracts.store import LocalStore
 
 WATCH_SECONDS = 1.0
@@ -52,11 +55,12 @@ def jobs(jobs_root: Path | None, as_json: bool) -> int:
 @click.command()
 @click.argument("job")
 @JOBS_ROOT
+@BROKER
 @JSON
-def status(job: str, jobs_root: Path | None, as_json: bool) -> int:
+def status(job: str, jobs_root: Path | None, broker_url: str | None, as_json: bool) -> int:
     """Say how a job stands."""
     root = find_root(jobs_root, job)
-    found = StatusReader(root, JobFolder(LocalStore(root), job)).read()
+    found = ask_fleet(broker_url, StatusReader(root, JobFolder(LocalStore(root), job)).read())
     if as_json:
         click.echo(msgspec.json.encode(found))
         return DONE
@@ -67,24 +71,30 @@ def status(job: str, jobs_root: Path | None, as_json: bool) -> int:
 @click.command()
 @click.argument("job")
 @JOBS_ROOT
+@BROKER
 @JSON
-def watch(job: str, jobs_root: Path | None, as_json: bool) -> int:
-    """Follow a job until it ends; the exit status says how."""
+def watch(job: str, jobs_root: Path | None, broker_url: str | None, as_json: bool) -> int:
+    """Follow a job until it ends; the exit status says how.
+
+    With a broker, also one that nobody waits for, as long as its batches are in flight.
+    """
     root = find_root(jobs_root, job)
     reader = StatusReader(root, JobFolder(LocalStore(root), job))
-    found = reader.read()
+    found = ask_fleet(broker_url, reader.read())
     progress = Progress(found.rows)
     try:
         with progress:
             progress.skip(found.rows_done)
-            while is_held(root, job):
+            while is_held(root, job) or found.in_flight:
                 time.sleep(WATCH_SECONDS)
-                before, found = found, reader.read()
+                before, found = found, ask_fleet(broker_url, reader.read())
                 progress.resize(found.rows)
                 progress.advance(found.rows_done - before.rows_done, found.errors - before.errors)
     except KeyboardInterrupt:
         return INTERRUPTED
-    found = reader.read()  # what came after the last look, now that nobody runs it
+    found = ask_fleet(
+        broker_url, reader.read()
+    )  # what came after the last look, now that nobody runs it
     click.echo(msgspec.json.encode(found) if as_json else _describe(found))
     if found.state not in DONE_STATES:
         return FAILED
@@ -94,8 +104,12 @@ def watch(job: str, jobs_root: Path | None, as_json: bool) -> int:
 @click.command()
 @click.argument("job")
 @JOBS_ROOT
-def cancel(job: str, jobs_root: Path | None) -> int:
-    """Stop a job. Its committed batches are kept; `resume` goes on with it."""
+@BROKER
+def cancel(job: str, jobs_root: Path | None, broker_url: str | None) -> int:
+    """Stop a job. Its committed batches are kept; `resume` goes on with it.
+
+    A job of a fleet that nobody waits for is stopped by the broker that is given.
+    """
     root = find_root(jobs_root, job)
     folder = JobFolder(LocalStore(root), job)
     state = folder.read_state()
@@ -103,6 +117,10 @@ def cancel(job: str, jobs_root: Path | None) -> int:
         raise JobError(f"the job {job} is {state} already: there is nothing to cancel")
     if state is not State.CANCELLED:
         folder.put_event(State.CANCELLING)
+    if broker_url is not None:
+        ledger = Ledger(parse_broker(broker_url))
+        if ledger.count(job) is not None:
+            ledger.cancel(job)
     if is_held(root, job):
         click.echo(f"the job {job} is being cancelled; what is done is kept")
     else:

@@ -19,9 +19,10 @@ from typing import Any, cast
 
 import psutil  # type: ignore[import-untyped]
 
-from producer.embedded import Run, run_job
+from producer.embedded import Processes
 from producer.plan import Request, make_manifest, name_job, publish_bundle
 from producer.progress import Progress
+from producer.run import Run, run_job
 from producer.scan import scan
 from producer.source import find_files, open_source
 from tests.benchmarks.instant import open_instant_tools
@@ -164,11 +165,10 @@ def measure(folder: Path, inputs: list[Path], workers: int) -> dict[str, Any]:
             root=root,
             folder=job,
             manifest=manifest,
-            workers=workers,
+            answer=Processes(workers, open_instant_tools).answer,
             max_pause_seconds=0.0,
             progress=cast(Progress, meter),
             interrupted=lambda: False,
-            make_tools=open_instant_tools,
         )
     )
     ended = time.perf_counter()

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from producer.collect import collect
-from producer.embedded import job_rows
 from producer.retry import make_retry, name_retry
+from producer.run import job_rows
 from producer.scan import prove_input
 from tests.making import make_answer, make_job, write_input
 from worker.contracts.errors import JobError

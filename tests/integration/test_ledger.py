@@ -1,0 +1,468 @@
+"""The ledger's promises, against a real redis-server."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from redis import Redis
+
+from tests.redis_server import RedisServer
+from worker.contracts import scripts
+from worker.contracts.errors import WorldError
+from worker.contracts.flight import About, Admission, Death, Dying, Room, Turn, WorkerCard
+from worker.contracts.ledger import Ledger, is_counted
+from worker.marker import Marker
+
+JOB = "mill-1"
+ROOM = Room(max_batches=4, max_bytes=1000)
+
+
+@pytest.fixture
+def job(ledger: Ledger) -> str:
+    ledger.open_job(About(JOB, "spanmill-test", "token", "now", 10))
+    return JOB
+
+
+def lapse(client: Redis, job: str, batch: int) -> None:
+    """Let a lease, or the time until a batch is sent again, be over."""
+    client.zadd(scripts.LEASES, {f"{job}:{batch}": 1.0}, xx=True)
+
+
+def test_a_batch_goes_its_way_and_leaves_nothing_but_its_count(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    assert ledger.admit(job, 3, b"rows", ROOM) == Admission.ADMITTED
+    assert ledger.in_flight_bytes() == 4
+    begun = ledger.begin(job, 3, "a")
+    assert (begun.turn, begun.attempt, begun.payload, begun.root) == (Turn.RUN, 1, b"rows", "token")
+    assert not ledger.commit(job, 3, 8, 1)
+    counts = ledger.count(job)
+    assert counts is not None
+    assert (counts.batches_done, counts.rows_done, counts.errors) == (1, 8, 1)
+    assert (counts.in_flight, counts.busy, counts.trouble) == (0, 0, None)
+    assert ledger.in_flight_bytes() == 0
+    ledger.forget(job)
+    assert set(redis_server.client.keys()) <= {
+        b"spanmill:begun",
+        b"spanmill:busy",
+        b"spanmill:in-flight-bytes",
+        b"spanmill:tended",
+    }
+
+
+def test_a_batch_is_counted_once_however_often_it_is_committed(ledger: Ledger, job: str) -> None:
+    for _ in range(3):
+        ledger.commit(job, 5, 8, 1)
+    ledger.recount(job, [(5, 8, 1), (6, 2, 0)])
+    counts = ledger.count(job)
+    assert counts is not None
+    assert (counts.batches_done, counts.rows_done, counts.errors) == (2, 10, 1)
+    bits = ledger.read_done(job)
+    assert bits is not None
+    assert [batch for batch in range(20) if is_counted(bits, batch)] == [5, 6]
+
+
+def test_a_batch_is_admitted_once(ledger: Ledger, job: str) -> None:
+    assert ledger.admit(job, 0, b"x", ROOM) == Admission.ADMITTED
+    assert ledger.admit(job, 0, b"x", ROOM) == Admission.IN_FLIGHT
+    ledger.commit(job, 0, 1, 0)
+    assert ledger.admit(job, 0, b"x", ROOM) == Admission.DONE
+    assert ledger.admit("unheard-of", 0, b"x", ROOM) == Admission.UNKNOWN
+
+
+def test_the_room_is_bounded_in_batches_and_in_bytes(ledger: Ledger, job: str) -> None:
+    assert [ledger.admit(job, n, b"x", ROOM) for n in range(5)] == ["admitted"] * 4 + ["full"]
+    ledger.commit(job, 0, 1, 0)
+    assert ledger.admit(job, 4, b"x" * 998, ROOM) == Admission.FULL
+    assert ledger.admit(job, 4, b"x" * 997, ROOM) == Admission.ADMITTED
+    assert ledger.in_flight_bytes() == ROOM.max_bytes
+
+
+def test_a_batch_larger_than_the_room_travels_alone(ledger: Ledger, job: str) -> None:
+    assert ledger.admit(job, 0, b"x" * 5000, ROOM) == Admission.ADMITTED
+    assert ledger.admit(job, 1, b"x", ROOM) == Admission.FULL
+
+
+def test_producers_at_once_have_the_same_share_of_the_room(ledger: Ledger, job: str) -> None:
+    ledger.open_job(About("mill-2", "spanmill-test", "token", "now", 10))
+    for number in range(4):
+        ledger.admit(job, number, b"x", ROOM)
+    assert ledger.admit("mill-2", 0, b"x", ROOM) == Admission.FULL
+    for number in range(2):
+        ledger.commit(job, number, 1, 0)
+    assert ledger.admit(job, 4, b"x", ROOM) == Admission.FULL  # it has its half
+    assert ledger.admit("mill-2", 0, b"x", ROOM) == Admission.ADMITTED
+    assert ledger.admit("mill-2", 1, b"x", ROOM) == Admission.ADMITTED
+
+
+def test_one_of_many_workers_gets_the_lease(ledger: Ledger, job: str) -> None:
+    ledger.admit(job, 0, b"x", ROOM)
+    turns: list[Turn] = []
+    threads = [
+        threading.Thread(
+            target=lambda name: turns.append(ledger.begin(job, 0, name).turn), args=[n]
+        )
+        for n in "abcde"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(turns) == ["leased"] * 4 + ["run"]
+
+
+def test_a_done_batch_is_not_run_again(ledger: Ledger, job: str) -> None:
+    ledger.commit(job, 0, 1, 0)
+    assert ledger.begin(job, 0, "a").turn == Turn.DONE
+
+
+def test_a_cancelled_job_is_not_begun_and_takes_no_room(ledger: Ledger, job: str) -> None:
+    ledger.admit(job, 0, b"x", ROOM)
+    ledger.admit(job, 1, b"x", ROOM)
+    ledger.begin(job, 1, "a")
+    ledger.cancel(job)
+    assert ledger.begin(job, 0, "b").turn == Turn.CANCELLED
+    assert ledger.admit(job, 2, b"x", ROOM) == Admission.CANCELLED
+    ledger.commit(job, 1, 1, 0)  # what was begun still counts
+    counts = ledger.count(job)
+    assert counts is not None
+    assert (counts.cancelled, counts.batches_done, counts.in_flight) == (True, 1, 0)
+    ledger.open_job(About(JOB, "spanmill-test", "token", "now", 10))
+    assert ledger.admit(job, 0, b"x", ROOM) == Admission.ADMITTED
+
+
+def test_a_payload_that_is_gone_is_asked_for(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    ledger.admit(job, 0, b"x", ROOM)
+    redis_server.client.delete(f"spanmill:{{{job}}}:payload:0")
+    assert ledger.begin(job, 0, "a").turn == Turn.GONE
+    counts = ledger.count(job)
+    assert counts is not None
+    assert (counts.wanted, counts.in_flight) == (1, 0)
+    assert ledger.admit(job, 0, b"x", ROOM) == Admission.ADMITTED
+    counts = ledger.count(job)
+    assert counts is not None
+    assert counts.wanted == 0
+    assert ledger.begin(job, 0, "a").turn == Turn.RUN
+
+
+def test_a_message_of_an_unknown_job_leaves_no_trace(
+    ledger: Ledger, redis_server: RedisServer
+) -> None:
+    assert ledger.begin("unheard-of", 0, "a").turn == Turn.GONE
+    assert redis_server.client.keys() == []
+
+
+def test_a_lapsed_lease_is_sent_again_to_one_caller(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    ledger.admit(job, 0, b"x", ROOM)
+    ledger.begin(job, 0, "a")
+    assert ledger.lapsed() == []
+    lapse(redis_server.client, job, 0)
+    (lapsed,) = ledger.lapsed()
+    assert (lapsed.job, lapsed.batch, lapsed.queue) == (job, 0, "spanmill-test")
+    assert ledger.lapsed() == []
+    assert not ledger.renew(job, 0, "a")  # it is no longer a's
+    begun = ledger.begin(job, 0, "b")
+    assert (begun.attempt, len(begun.deaths)) == (2, 1)
+    assert begun.deaths[0] == Death(exit_code=None, rows=(), hung=False, marked=False)
+
+
+def test_a_renewed_lease_does_not_lapse(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    ledger.admit(job, 0, b"x", ROOM)
+    ledger.begin(job, 0, "a")
+    lapse(redis_server.client, job, 0)
+    assert ledger.renew(job, 0, "a")
+    assert not ledger.renew(job, 0, "b")
+    assert ledger.lapsed() == []
+
+
+def test_a_message_lost_on_its_way_is_sent_again(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    ledger.admit(job, 0, b"x", ROOM)
+    redis_server.client.zadd(scripts.WAITING, {f"{job}:0": 1.0})
+    redis_server.client.lpush("spanmill-test", "a message")
+    assert ledger.lapsed() == []  # it may still wait in the queue
+    redis_server.client.delete("spanmill-test")
+    assert [one.batch for one in ledger.lapsed()] == [0]
+
+
+def test_a_message_overtaken_by_later_ones_is_sent_again(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    client = redis_server.client
+    client.lpush("spanmill-test", "a message")
+    ledger.admit(job, 0, b"x", ROOM)
+    ledger.admit(job, 1, b"x", ROOM)
+    client.zadd(scripts.WAITING, {f"{job}:0": time.time() - 60})
+    assert ledger.lapsed() == []
+    ledger.begin(job, 1, "a")
+    assert [one.batch for one in ledger.lapsed()] == [0]
+
+
+def test_what_nobody_can_send_again_gives_its_room_back(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    ledger.admit(job, 0, b"x", ROOM)
+    client = redis_server.client
+    client.zadd(scripts.WAITING, {f"{job}:0": 1.0})
+    client.delete(f"spanmill:{{{job}}}:payload:0")
+    assert ledger.lapsed() == []
+    counts = ledger.count(job)
+    assert counts is not None
+    assert (counts.in_flight, counts.wanted, ledger.in_flight_bytes()) == (0, 1, 0)
+
+
+def test_giving_a_lease_back_uses_no_attempt_and_says_why(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    ledger.admit(job, 0, b"x", ROOM)
+    ledger.begin(job, 0, "a")
+    assert ledger.give_back(job, 0, "a", "the disk is full", 5.0)
+    assert not ledger.give_back(job, 0, "a", "the disk is full", 5.0)  # no news
+    assert ledger.begin(job, 0, "b").turn == Turn.LEASED  # too early
+    counts = ledger.count(job)
+    assert counts is not None
+    assert (counts.trouble, counts.stuck, counts.busy) == ("the disk is full", True, 0)
+    lapse(redis_server.client, job, 0)
+    assert [one.batch for one in ledger.lapsed()] == [0]
+    begun = ledger.begin(job, 0, "b")
+    assert (begun.attempt, begun.deaths) == (1, ())
+    assert ledger.commit(job, 0, 1, 0)  # it had come to a stop until now
+    counts = ledger.count(job)
+    assert counts is not None
+    assert (counts.trouble, counts.stuck) == (None, False)
+
+
+def test_one_workers_trouble_stops_no_job_that_others_get_on_with(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    for batch in range(3):
+        ledger.admit(job, batch, b"x", ROOM)
+        ledger.begin(job, batch, "a")
+    ledger.commit(job, 0, 1, 0)
+    assert not ledger.give_back(job, 1, "a", "its disk is full", 5.0)
+    counts = ledger.count(job)
+    assert counts is not None
+    assert (counts.trouble, counts.stuck) == ("its disk is full", False)
+    redis_server.client.hset(f"spanmill:{{{job}}}:about", "moved", time.time() - 60)
+    assert ledger.give_back(job, 2, "a", "its disk is full", 5.0)
+    counts = ledger.count(job)
+    assert counts is not None
+    assert counts.stuck
+
+
+def test_leases_of_a_worker_that_ended_lapse_at_once_and_blame_no_row(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    for batch, holder in enumerate(("host-1/a", "host-1/b", "host-11/c")):
+        ledger.admit(job, batch, b"x", ROOM)
+        ledger.begin(job, batch, holder)
+    ledger.lose("host-1")
+    assert sorted(one.batch for one in ledger.lapsed()) == [0, 1]
+    assert ledger.begin(job, 0, "host-2/a").deaths == ()
+
+
+def test_an_outage_of_the_broker_lapses_no_lease_that_can_be_renewed(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    client = redis_server.client
+    for batch in range(2):
+        ledger.admit(job, batch, b"x", ROOM)
+        ledger.begin(job, batch, "a")
+        lapse(client, job, batch)
+    client.set(scripts.TENDED, time.time() - 60)
+    assert ledger.lapsed() == []
+    assert ledger.renew(job, 0, "a")
+    client.zadd(scripts.LEASES, {f"{job}:1": 1.0}, xx=True)
+    assert [one.batch for one in ledger.lapsed()] == [1]
+
+
+def test_a_clock_that_is_set_back_delays_nothing_for_long(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    client, hour = redis_server.client, time.time() + 3600
+    for batch in range(2):
+        ledger.admit(job, batch, b"x", ROOM)
+    ledger.begin(job, 0, "a")
+    client.zadd(scripts.LEASES, {f"{job}:0": hour})
+    client.zadd(scripts.WAITING, {f"{job}:1": hour})
+    for key in (scripts.BEGUN, scripts.BUSY):
+        client.hset(key, "spanmill-test", hour)
+    assert ledger.lapsed() == []
+    assert client.zscore(scripts.LEASES, f"{job}:0") < time.time() + scripts.LEASE_SECONDS + 1
+    assert client.zscore(scripts.WAITING, f"{job}:1") < time.time() + 1
+    client.zadd(scripts.WAITING, {f"{job}:1": time.time() - 60})
+    client.lpush("spanmill-test", "a message")
+    assert ledger.lapsed() == []  # what was begun in the future has overtaken nothing
+    client.delete("spanmill-test")
+    assert [one.batch for one in ledger.lapsed()] == [1]
+
+
+def test_a_message_of_a_batch_that_the_job_has_not_is_asked_of_nobody(
+    ledger: Ledger, job: str
+) -> None:
+    for batch in (10, 2**62):
+        assert ledger.begin(job, batch, "a").turn == Turn.GONE
+    assert ledger.begin("unheard-of", 2**62, "a").turn == Turn.GONE
+    counts = ledger.count(job)
+    assert counts is not None
+    assert counts.wanted == 0
+
+
+def test_what_was_begun_can_be_ended_at_a_full_broker(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    for batch in range(3):
+        ledger.admit(job, batch, b"x", ROOM)
+        ledger.begin(job, batch, "a")
+    redis_server.client.config_set("maxmemory", "1")
+    assert ledger.renew(job, 0, "a")
+    assert ledger.give_back(job, 1, "a", "the disk is full", 0.0)
+    assert [one.batch for one in ledger.lapsed()] == [1]
+    assert ledger.commit(job, 0, 1, 0)
+    assert ledger.commit(job, 2, 1, 0) is False
+    counts = ledger.count(job)
+    assert counts is not None
+    assert (counts.batches_done, counts.in_flight) == (2, 1)
+
+
+def test_a_batch_that_lapses_when_its_job_is_forgotten_leaves_nothing(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    ledger.admit(job, 0, b"x", ROOM)
+    ledger.admit(job, 1, b"x", ROOM)
+    ledger.begin(job, 0, "a")
+    redis_server.client.delete(f"spanmill:{{{job}}}:about")  # it expired
+    lapse(redis_server.client, job, 0)
+    redis_server.client.zadd(scripts.WAITING, {f"{job}:1": 1.0})
+    assert ledger.lapsed() == []
+    assert ledger.in_flight_bytes() == 0
+    assert not [key for key in redis_server.client.scan_iter() if b"payload" in key]
+
+
+def test_a_crash_names_the_rows_that_were_marked(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    marker = Marker(redis_server.broker)
+    told = [("-11", [7]), ("-9", []), ("hung", list(range(100))), ("1", [3, 4])]
+    ledger.admit(job, 0, b"x", ROOM)
+    for attempt, (how, rows) in enumerate(told, 1):
+        assert ledger.begin(job, 0, "a").attempt == attempt
+        marker.mark(job, 0, attempt, rows)
+        wait_for_mark(redis_server.client, job)
+        assert ledger.bury(job, 0, "a", Dying(how))
+        assert not ledger.bury(job, 0, "a", Dying(how))
+        assert [one.batch for one in ledger.lapsed()] == [0]
+    assert ledger.begin(job, 0, "a").deaths == (
+        Death(-11, (7,), hung=False, marked=True),
+        Death(-9, (), hung=False, marked=True),
+        Death(None, None, hung=True, marked=True),
+        Death(1, (3, 4), hung=False, marked=True),
+    )
+
+
+def test_who_lives_to_tell_it_brings_the_mark_along(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    ledger.admit(job, 0, b"x", ROOM)
+    ledger.begin(job, 0, "a")
+    ledger.bury(job, 0, "a", Dying("1", mark="1;7"))
+    ledger.lapsed()
+    assert ledger.begin(job, 0, "b").deaths == (Death(1, (7,), hung=False, marked=True),)
+
+
+def test_a_mark_of_an_earlier_attempt_blames_nobody(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    ledger.admit(job, 0, b"x", ROOM)
+    ledger.begin(job, 0, "a")
+    ledger.bury(job, 0, "a", Dying("-9"))
+    ledger.lapsed()
+    ledger.begin(job, 0, "b")
+    Marker(redis_server.broker).mark(job, 0, 1, [7])  # a's, late
+    wait_for_mark(redis_server.client, job)
+    ledger.bury(job, 0, "b", Dying("-9"))
+    ledger.lapsed()
+    assert [death.marked for death in ledger.begin(job, 0, "c").deaths] == [False, False]
+
+
+def test_marks_outlive_a_restart_of_the_server(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    marker = Marker(redis_server.broker)
+    marker.mark(job, 0, 1, [1])
+    redis_server.stop()
+    marker.mark(job, 0, 1, [2])  # nobody hears it, and nobody is kept waiting
+    redis_server.start()
+    marker._silent_until = 0.0
+    marker.mark(job, 0, 1, [3])
+    wait_for_mark(redis_server.client, job, b"1;3")
+    assert marker.count == 3
+
+
+def test_a_worker_is_listed_until_it_is_silent(ledger: Ledger, redis_server: RedisServer) -> None:
+    card = WorkerCard("host-1", ("spanmill",), 1, 2, "0.1.0")
+    ledger.hear(card)
+    assert ledger.list_workers() == [card]
+    redis_server.client.zadd(scripts.HEARD, {"host-1": 1.0})
+    assert ledger.list_workers() == []
+    ledger.hear(WorkerCard("host-2", (), 1, 2, "0.1.0"))
+    assert redis_server.client.hkeys(scripts.WORKERS) == [b"host-2"]
+
+
+def test_a_flushed_ledger_knows_the_job_no_more(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    ledger.admit(job, 0, b"x", ROOM)
+    ledger.begin(job, 0, "a")
+    redis_server.client.flushall()
+    assert not ledger.commit(job, 0, 1, 0)
+    assert ledger.count(job) is None
+    assert ledger.read_done(job) is None
+    assert redis_server.client.keys() == []
+
+
+def test_a_broker_that_is_away_is_the_worlds_fault(
+    ledger: Ledger, redis_server: RedisServer
+) -> None:
+    ledger.check()
+    redis_server.stop()
+    with pytest.raises(WorldError, match="cannot be reached"):
+        ledger.check()
+    redis_server.start()
+    ledger.check()
+
+
+def test_a_full_broker_is_the_worlds_fault(
+    redis_server: RedisServer, ledger: Ledger, job: str
+) -> None:
+    redis_server.client.config_set("maxmemory", "1")
+    with pytest.raises(WorldError, match="takes no more data"):
+        ledger.admit(job, 0, b"x", ROOM)
+
+
+def test_marks_of_a_user_who_may_not_silence_the_broker_are_answered_and_read(
+    redis_server: RedisServer, ledger: Ledger
+) -> None:
+    redis_server.client.acl_setuser("marker", enabled=True, passwords=["+secret"],
+                                    commands=["+@all", "-client"], keys=["*"])  # fmt: skip
+    marker = Marker(replace(redis_server.broker, user="marker", password="secret"))
+    for row in range(3):
+        marker.mark("mill-1", 0, 1, [row])
+        assert redis_server.client.get("spanmill:{mill-1}:mark:0") == f"1;{row}".encode()
+
+
+def wait_for_mark(client: Redis, job: str, mark: bytes | None = None) -> None:
+    deadline = time.monotonic() + 5
+    while (found := client.get(f"spanmill:{{{job}}}:mark:0")) is None or (
+        mark is not None and found != mark
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

@@ -1,0 +1,167 @@
+"""The Celery worker: processes that take messages, each with a model of its own.
+
+Started by the supervisor as a program; what it is to do comes as JSON on standard input.
+"""
+
+import ctypes
+import logging
+import os
+import re
+import signal
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from celery import Celery
+from celery.exceptions import WorkerLostError
+from celery.signals import task_failure, worker_process_init
+
+from worker.contracts.broker import parse_broker
+from worker.contracts.errors import SpanmillError
+from worker.contracts.flight import Dying
+from worker.contracts.ledger import Ledger
+from worker.contracts.queue import TASK, VISIBILITY_SECONDS, make_app, name_queue, read_message
+from worker.tools import open_tools
+from worker.turn import Clerk, OpenTools, Place
+
+#: A lost process's batch is sent again after so long: whatever killed it may still be about.
+LOST_DELAY_SECONDS = 1.0
+_PARENT_DEATH_SIGNAL = 1
+_STDERR = 2
+_EXIT = re.compile(r"(signal|exitcode) (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How a worker is run; ``queues`` are the users' names of them, served in this order."""
+
+    name: str
+    broker_url: str
+    jobs_root: str
+    queues: tuple[str, ...]
+    processes: int
+    hang_seconds: float = 300.0
+    visibility_seconds: int = VISIBILITY_SECONDS
+    supervisor_pid: int | None = None
+
+    @property
+    def node(self) -> str:
+        """The worker as Celery calls it."""
+        return f"spanmill@{self.name}"
+
+
+class Answering:
+    """The task's body, and what the worker's main process hears of its processes' deaths."""
+
+    def __init__(self, settings: WorkerSettings, opening: OpenTools) -> None:
+        """Open nothing: this is made before the fork."""
+        broker = parse_broker(settings.broker_url)
+        self._name = settings.name
+        self._place = Place(settings.name, broker, Path(settings.jobs_root), settings.hang_seconds)
+        self._opening = opening
+        self._ledger = Ledger(broker)
+        self._clerk: tuple[int, Clerk] | None = None
+
+    def answer(self, task_id: str, kwargs: Any) -> str:
+        """Take a message; nothing that it holds can end this process."""
+        message = read_message(kwargs)
+        if message is None:
+            return "foreign"
+        try:
+            return self._open_clerk().take(message, self._name_holder(task_id))
+        except SpanmillError as error:  # the broker went away: the lease lapses
+            return f"left: {error}"
+
+    def bury(self, task_id: str, exception: BaseException, kwargs: Any, **_: Any) -> None:
+        """Tell the ledger what a process died of; it runs in the main process."""
+        message = read_message(kwargs)
+        if message is None or not isinstance(exception, WorkerLostError):
+            return
+        found = _EXIT.search(str(exception))
+        if found is None:
+            return
+        code = int(found[2]) * (-1 if found[1] == "signal" else 1)
+        try:
+            self._ledger.bury(
+                message.job,
+                message.batch,
+                self._name_holder(task_id),
+                Dying(
+                    str(code),
+                    LOST_DELAY_SECONDS,
+                    f"worker {self._name}: a process ended ({found[0]}) before it read a row: look"
+                    " at the worker's memory and at the job's bundle",
+                ),
+            )
+        except SpanmillError:
+            return  # the lease lapses
+
+    def _open_clerk(self) -> Clerk:
+        if self._clerk is None or self._clerk[0] != os.getpid():
+            self._clerk = (os.getpid(), Clerk(self._place, self._opening))
+        return self._clerk[1]
+
+    def _name_holder(self, task_id: str) -> str:
+        return f"{self._name}/{task_id}"
+
+
+def make_worker_app(settings: WorkerSettings, opening: OpenTools) -> Celery:
+    """Return the app with its one task."""
+    queues = tuple(name_queue(queue) for queue in settings.queues)
+    app = make_app(parse_broker(settings.broker_url), queues, settings.visibility_seconds)
+    answering = Answering(settings, opening)
+
+    def answer(task: Any, *args: Any, **kwargs: Any) -> str:  # noqa: ARG001  garbage has them
+        return answering.answer(task.request.id, kwargs)
+
+    app.task(name=TASK, bind=True)(answer)
+    task_failure.connect(answering.bury, weak=False)
+    worker_process_init.connect(partial(_begin_process, os.getpid()), weak=False)
+    return app
+
+
+def main(opening: OpenTools = open_tools) -> None:
+    """Run the worker until it is told to stop; ``opening`` opens what a process needs for a job."""
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSettings)
+    _die_with(settings.supervisor_pid)
+    make_worker_app(settings, opening).worker_main(
+        [
+            "worker",
+            f"--hostname={settings.node}",
+            f"--concurrency={settings.processes}",
+            "--pool=prefork",
+            "--without-gossip",
+            "--without-mingle",
+            "--loglevel=INFO",
+        ]
+    )
+
+
+def _begin_process(main: int, **_: Any) -> None:
+    """Set a new process up: it dies with its parent, and only its log is heard.
+
+    What libraries print when a row breaks them may quote the row.
+    """
+    _die_with(main)
+    log = os.fdopen(os.dup(_STDERR), "w", buffering=1)
+    for name in (None, "celery", "celery.task"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setStream(log)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, _STDERR)
+    os.close(nowhere)
+
+
+def _die_with(parent: int | None) -> None:
+    """End when the parent does, or at once if it has: nobody would hear what an orphan does."""
+    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

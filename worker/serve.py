@@ -1,0 +1,144 @@
+"""`spanmill worker`: join the fleet at a broker, or say whether this host's worker is well."""
+
+import signal
+import socket
+from pathlib import Path
+from threading import Event
+from types import FrameType
+from uuid import uuid4
+
+import click
+
+from worker.app import WorkerSettings
+from worker.contracts.broker import parse_broker
+from worker.contracts.errors import WorldError
+from worker.contracts.ledger import Ledger
+from worker.contracts.queue import (
+    DEFAULT_QUEUE,
+    VISIBILITY_SECONDS,
+    WORKER_KEYS,
+    make_app,
+    name_channel,
+    name_queue,
+)
+from worker.settings import count_cores
+from worker.supervisor import supervise
+
+PING_SECONDS = 5.0
+
+
+@click.command()
+@click.option(
+    "--broker",
+    "broker_url",
+    required=True,
+    envvar="SPANMILL_BROKER_URL",
+    help="The broker: redis://[user:password@]host[:port][/database], rediss://, unix:///path.",
+)
+@click.option(
+    "--jobs-root",
+    required=True,
+    envvar="SPANMILL_JOBS_ROOT",
+    type=click.Path(path_type=Path),
+    help="Folder of the jobs, the same as the producers'.",
+)
+@click.option(
+    "--queue",
+    "queues",
+    multiple=True,
+    default=(DEFAULT_QUEUE,),
+    envvar="SPANMILL_QUEUE",
+    show_default=True,
+    help="Queue to take batches from; of several the first is served first.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 512),
+    envvar="SPANMILL_PROCESSES",
+    help="Answering processes.  [default: the cores granted]",
+)
+@click.option(
+    "--hang-seconds",
+    default=300.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    envvar="SPANMILL_HANG_SECONDS",
+    help="Give up a row that takes so long.",
+)
+@click.option(
+    "--visibility-seconds",
+    default=VISIBILITY_SECONDS,
+    show_default=True,
+    type=click.IntRange(1),
+    envvar="SPANMILL_VISIBILITY_SECONDS",
+    help="Let the transport deliver again what was not acknowledged for so long.",
+)
+@click.option("--check", is_flag=True, help="Say whether a worker of this host is well, and stop.")
+def worker(
+    broker_url: str,
+    jobs_root: Path,
+    queues: tuple[str, ...],
+    processes: int | None,
+    hang_seconds: float,
+    visibility_seconds: int,
+    check: bool,
+) -> int:
+    """Answer batches from the queues of a broker until told to stop (SIGTERM)."""
+    host = socket.gethostname()
+    if check:
+        return _check(broker_url, jobs_root, host)
+    settings = WorkerSettings(
+        name=f"{host}-{uuid4().hex[:6]}",
+        broker_url=broker_url,
+        jobs_root=str(jobs_root.absolute()),
+        queues=tuple(dict.fromkeys(queues)),
+        processes=count_cores() if processes is None else processes,
+        hang_seconds=hang_seconds,
+        visibility_seconds=visibility_seconds,
+    )
+    for queue in settings.queues:
+        name_queue(queue)
+    _greet(settings)
+    stop = Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        stop.set()
+
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, ask)
+    supervise(settings, _say, stop.wait)
+    return 0
+
+
+def _greet(settings: WorkerSettings) -> None:
+    """Check the broker. One that is away is waited for; one that refuses ends the worker."""
+    broker = parse_broker(settings.broker_url)
+    try:
+        Ledger(broker).check(WORKER_KEYS, name_channel(broker))
+    except WorldError as error:
+        _say(f"{error}; the worker waits for it")
+    _say(
+        f"worker {settings.name}: {settings.processes} processes, queues"
+        f" {', '.join(settings.queues)} at {broker.name}, jobs in {settings.jobs_root}"
+    )
+
+
+def _check(broker_url: str, jobs_root: Path, host: str) -> int:
+    broker = parse_broker(broker_url)
+    names = [card.worker for card in Ledger(broker).list_workers()]
+    here = [name for name in names if name.rsplit("-", 1)[0] == host]
+    if not here:
+        raise WorldError(f"no worker of {host} is heard at {broker.name}: start `spanmill worker`")
+    if not jobs_root.is_dir():
+        raise WorldError(f"the jobs' folder {jobs_root} is not there: mount it")
+    app = make_app(broker, (name_queue(DEFAULT_QUEUE),))
+    nodes = [f"spanmill@{name}" for name in here]
+    replies = app.control.inspect(destination=nodes, timeout=PING_SECONDS).ping()
+    if not replies:
+        raise WorldError(f"the worker of {host} does not answer: stop it and start it again")
+    click.echo(f"{', '.join(here)}: well")
+    return 0
+
+
+def _say(line: str) -> None:
+    click.echo(f"spanmill: {line}", err=True)

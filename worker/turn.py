@@ -1,0 +1,233 @@
+"""One message, from the lease of its batch until the batch is counted.
+
+Whatever goes wrong, the message is done with when this returns: a batch that has no shard then is
+sent again by the ledger.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event, Thread
+
+from worker.attempts import OutgoingBatch, Sent, blame, describe_end
+from worker.child import OUT_OF_MEMORY
+from worker.contracts.broker import Broker
+from worker.contracts.errors import JobError, SpanmillError, WorldError
+from worker.contracts.flight import Begun, Death, Dying, Turn
+from worker.contracts.folder import JobFolder
+from worker.contracts.job import State, shard_key
+from worker.contracts.ledger import Ledger
+from worker.contracts.queue import Message
+from worker.contracts.root import read_root
+from worker.contracts.scripts import RENEW_SECONDS
+from worker.contracts.shard import decode_payload, open_shard
+from worker.contracts.store import LocalStore
+from worker.marker import Marker
+from worker.task import Delivery, Done, Tools, run_batch
+from worker.tools import JobTools, open_tools
+
+#: Readers that a process keeps; each has the model of a job in memory.
+KEPT_READERS = 2
+KEPT_RECIPES = 64
+FIRST_BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 5.0
+
+OpenTools = Callable[[JobTools], Tools]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker works: its name, its broker, its jobs' folder."""
+
+    worker: str
+    broker: Broker
+    jobs_root: Path
+    hang_seconds: float = 300.0
+
+
+class Clerk:
+    """What one process holds: its lines to the broker, and the readers of the jobs at hand."""
+
+    def __init__(self, place: Place, opening: OpenTools = open_tools) -> None:
+        """Take the place; nothing is opened before it is needed."""
+        self._place = place
+        self._opening = opening
+        self._ledger = Ledger(place.broker)
+        self._marker = Marker(place.broker)
+        self._store = LocalStore(place.jobs_root)
+        self._readers: dict[JobTools, Tools] = {}
+        self._recipes: dict[tuple[str, str], JobTools] = {}
+        self._backoff_seconds = FIRST_BACKOFF_SECONDS
+
+    def take(self, message: Message, holder: str) -> str:
+        """Answer the message's batch, if it is this process's turn; return what came of it."""
+        begun = self._ledger.begin(message.job, message.batch, holder)
+        if begun.turn != Turn.RUN:
+            return str(begun.turn)
+        with _Lease(self._ledger, self._marker, message, holder, self._place.hang_seconds):
+            try:
+                done = self._answer(message, begun)
+            except _Unreadable:
+                self._ledger.discard(message.job, message.batch)
+                return "unreadable"
+            except SpanmillError as error:
+                return self._pause(message, holder, str(error), here=self._shares(begun))
+            except MemoryError:
+                os._exit(OUT_OF_MEMORY)  # a new process has it back, whatever leaked
+            except Exception as error:  # noqa: BLE001  a row that breaks a library in a new way
+                dying = Dying("1", FIRST_BACKOFF_SECONDS, mark=self._marker.last)
+                self._ledger.bury(message.job, message.batch, holder, dying)
+                return type(error).__name__  # alone: its message may quote the row
+            self._count(message, done)
+        return str(Turn.DONE) if done.stats is None else "answered"
+
+    def _answer(self, message: Message, begun: Begun) -> Done:
+        if not self._shares(begun):
+            raise WorldError(
+                f"its jobs' folder {self._place.jobs_root} is not that of the job's producer: give"
+                " both the same folder as --jobs-root"
+            )
+        tools = self._open(message.job, begun.made)
+        delivery = _deliver(message, begun)
+
+        def mark(rows: Sequence[int]) -> None:
+            self._marker.mark(message.job, message.batch, begun.attempt, rows)
+
+        mark([])  # from here on it is the batch's fault, if it is anyone's
+        try:
+            return run_batch(begun.payload, delivery, tools, mark)
+        except JobError as error:
+            raise _Unreadable from error
+
+    def _shares(self, begun: Begun) -> bool:
+        with suppress(WorldError):
+            return read_root(self._store) == begun.root
+        return False
+
+    def _open(self, job: str, made: str) -> Tools:
+        recipe = self._recipes.get((job, made))
+        if recipe is None:
+            manifest = JobFolder(self._store, job).need_manifest()
+            if manifest.created_at != made:
+                raise WorldError(f"the job {job} was begun anew meanwhile: run its command again")
+            recipe = JobTools(
+                self._place.jobs_root,
+                manifest.bundle,
+                manifest.reading,
+                manifest.forward,
+                manifest.provider,
+            )
+            while len(self._recipes) >= KEPT_RECIPES:
+                self._recipes.pop(next(iter(self._recipes)))
+            self._recipes[job, made] = recipe
+        tools = self._readers.get(recipe)
+        if tools is None:
+            while len(self._readers) >= KEPT_READERS:
+                self._readers.pop(next(iter(self._readers)))
+            tools = self._readers[recipe] = self._begin_reading(recipe)
+        return tools
+
+    def _begin_reading(self, recipe: JobTools) -> Tools:
+        try:
+            return self._opening(recipe)
+        except (SpanmillError, MemoryError):
+            raise
+        except Exception as error:
+            raise WorldError(
+                f"it cannot begin ({type(error).__name__}: {error}): install spanmill again there,"
+                " or report it"
+            ) from error
+
+    def _count(self, message: Message, done: Done) -> None:
+        """Tell the ledger; it counts a batch once, whoever tells it."""
+        self._backoff_seconds = FIRST_BACKOFF_SECONDS
+        stats = done.stats
+        if stats is None:
+            raw = self._store.read(shard_key(message.job, message.batch))
+            if raw is None:
+                return
+            stats = open_shard(raw)[0].stats
+        if self._ledger.commit(message.job, message.batch, stats.rows, stats.errors):
+            self._note(message.job, State.RUNNING, None)
+
+    def _pause(self, message: Message, holder: str, why: str, *, here: bool) -> str:
+        """Give the lease back, say why, and wait a little: nothing else would go better here."""
+        reason = f"worker {self._place.worker}: {why}"
+        delay = self._backoff_seconds
+        self._backoff_seconds = min(2 * delay, LONGEST_BACKOFF_SECONDS)
+        is_new = self._ledger.give_back(message.job, message.batch, holder, reason, delay)
+        if is_new and here:
+            self._note(message.job, State.PAUSED, reason)
+        time.sleep(delay)
+        return f"paused: {reason}"
+
+    def _note(self, job: str, state: State, reason: str | None) -> None:
+        with suppress(WorldError):  # the disk may be what is broken; the ledger says it too
+            JobFolder(self._store, job).put_event(state, reason)
+
+
+class _Unreadable(Exception):  # noqa: N818  caught above, never seen
+    """The payload's bytes are none."""
+
+
+class _Lease:
+    """Renews a batch's lease while entered, and ends the process when a row hangs."""
+
+    def __init__(
+        self, ledger: Ledger, marker: Marker, message: Message, holder: str, hang_seconds: float
+    ) -> None:
+        self._ledger = ledger
+        self._marker = marker
+        self._message = message
+        self._holder = holder
+        self._hang_seconds = hang_seconds
+        self._over = Event()
+        self._thread = Thread(target=self._renew, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _renew(self) -> None:
+        job, batch = self._message.job, self._message.batch
+        seen, seen_at = self._marker.count, time.monotonic()
+        while not self._over.wait(min(RENEW_SECONDS, self._hang_seconds / 2)):
+            if self._marker.count != seen:
+                seen, seen_at = self._marker.count, time.monotonic()
+            with suppress(SpanmillError):  # the broker is away: the lease may lapse, no more
+                if time.monotonic() - seen_at > self._hang_seconds:
+                    self._ledger.bury(job, batch, self._holder, Dying("hung"))
+                    os.kill(os.getpid(), signal.SIGKILL)
+                self._ledger.renew(job, batch, self._holder)
+
+
+def _deliver(message: Message, begun: Begun) -> Delivery:
+    """Return the delivery that follows from the attempts before: the rows that must not be read.
+
+    Raises:
+        JobError: the batch fails although none of its rows is read any more.
+        _Unreadable: the payload is none.
+    """
+    first = Delivery(begun.attempt, message.published_at, {})
+    deaths = [death for death in begun.deaths if death.marked]
+    if not deaths:
+        return first
+    try:
+        rows = [example.row for example in decode_payload(begun.payload).examples]
+    except JobError as error:
+        raise _Unreadable from error
+    sent = Sent(OutgoingBatch(message.batch, rows, b""), first)
+    for death in deaths:
+        sent = blame(sent, death.rows, describe_end(_exit_code(death), hung=death.hung))
+    return replace(sent.delivery, attempt=begun.attempt)
+
+
+def _exit_code(death: Death) -> int:
+    return -signal.SIGKILL if death.exit_code is None else death.exit_code
