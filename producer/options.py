@@ -9,6 +9,7 @@ import click
 
 from producer.plan import Request
 from producer.source import choose_id_column, find_files
+from worker.contracts.broker_url import broker_option
 from worker.contracts.bundle import find_bundle, load_bundle
 from worker.contracts.job import Columns
 from worker.contracts.options import ReadingOptions
@@ -50,13 +51,7 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     return decorator
 
 
-BROKER = click.option(
-    "--broker",
-    "broker_url",
-    envvar="SPANMILL_BROKER_URL",
-    metavar="URL",
-    help="The fleet's broker: redis://[user:password@]host[:port][/database], rediss://, unix://.",
-)
+BROKER = broker_option()
 QUEUE = option("--queue", default=DEFAULT_QUEUE, help="Queue that the fleet's workers read.")
 JOBS_ROOT = option("--jobs-root", type=click.Path(path_type=Path), help="Folder of the jobs.")
 JSON = option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
