@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,13 +30,14 @@ TIMES = ["latency_ms"]
 
 def main(folder: Path) -> int:
     """Run both, show the fleet's answers, and return 0 if they are the same."""
+    sys.stdout.reconfigure(line_buffering=True)  # other programs print between our lines
     signal.signal(signal.SIGTERM, _interrupt)
     folder.mkdir(parents=True, exist_ok=True)
     fleet, alone = folder / "answers.parquet", folder / "alone.parquet"
     usual = [QUESTIONS, "--keep", "title", "--overwrite"]
     with _start_broker() as broker, _start_workers(folder, broker) as workers:
         print(f"fleet    a broker and {WORKERS} workers; their logs are {folder}/*.log")
-        _submit(["submit", *usual, "--out", fleet, "--broker", broker], workers)
+        _run(["submit", *usual, "--out", fleet, "--broker", broker], workers)
     print("alone    the same without a fleet")
     _run(["answer", *usual, "--out", alone])
     show = [sys.executable, HERE / "show_answers.py", fleet]
@@ -69,7 +70,7 @@ def _start_workers(folder: Path, broker: str) -> Iterator[list["subprocess.Popen
 
 
 @contextlib.contextmanager
-def _running(words: list[object], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def _running(words: Sequence[object], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """Keep a program running, out of the terminal's reach: who stops it, and when, is us."""
     with log.open("wb") as told:
         process = subprocess.Popen(  # noqa: S603  our own programs
@@ -86,29 +87,22 @@ def _running(words: list[object], log: Path) -> Iterator["subprocess.Popen[bytes
             process.wait()
 
 
-def _submit(words: list[object], workers: list["subprocess.Popen[bytes]"]) -> None:
-    """Run the producer with its progress on this terminal, as long as there are workers."""
-    with subprocess.Popen(_spanmill(words)) as producer:  # noqa: S603  our own program
+def _run(words: list[object], workers: Sequence["subprocess.Popen[bytes]"] = ()) -> None:
+    """Run a command with its progress on this terminal, as long as the workers live."""
+    with subprocess.Popen(_spanmill(words)) as command:  # noqa: S603  our own program
         try:
-            while producer.poll() is None:
+            while command.poll() is None:
                 if any(worker.poll() is not None for worker in workers):
-                    producer.terminate()
                     sys.exit("a worker ended: see its log")
                 time.sleep(POLL_SECONDS)
         except BaseException:
-            producer.terminate()
+            command.terminate()
             raise
-    if producer.returncode != 0:
-        sys.exit(producer.returncode)
+    if command.returncode != 0:
+        sys.exit(command.returncode)
 
 
-def _run(words: list[object]) -> None:
-    done = subprocess.run(_spanmill(words), check=False)  # noqa: S603  our own program
-    if done.returncode != 0:
-        sys.exit(done.returncode)
-
-
-def _spanmill(words: list[object]) -> list[object]:
+def _spanmill(words: list[object]) -> list[str]:
     return [*map(str, [Path(sys.executable).parent / "spanmill", *words])]
 
 

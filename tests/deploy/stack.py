@@ -20,6 +20,8 @@ from tests.desk import PATIENCE_SECONDS, Desk, Ran, wait_for
 
 #: What passwords may hold, and what a shell, a URL or a line of settings would trip over.
 PASSWORD = "p@ss:w/rd #>%41 'é\" $HOME"
+#: A user for tests alone: reads what the broker has refused to the fleet.
+WARDEN = "warden"
 
 
 class Stack:
@@ -46,11 +48,19 @@ class Stack:
     def client(self) -> Redis:
         return Redis(port=self.port, password=PASSWORD, decode_responses=True)
 
+    def list_refused(self) -> set[str]:
+        """Return the commands that the broker has refused since it was asked last."""
+        warden = Redis(port=self.port, username=WARDEN, password=WARDEN, decode_responses=True)
+        refused = {entry["object"] for entry in warden.acl_log()}
+        warden.acl_log_reset()
+        return refused
+
     def start(self, name: str) -> "subprocess.Popen[bytes]":
         """Start a service's command; its log lies on the desk."""
         words = self._words(self._services[name].words())
         if name == "redis":
             words += ["--port", str(self.port), "--bind", "127.0.0.1"]
+            words += f"--user {WARDEN} on >{WARDEN} +acl".split()
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
                 words,

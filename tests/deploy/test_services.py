@@ -23,6 +23,7 @@ def test_the_broker_runs_with_its_settings_and_lets_nobody_in_without_the_passwo
     for forbidden in (["FLUSHALL"], ["KEYS", "*"], ["CONFIG", "GET", "*"], ["SET", "other", "1"]):
         with pytest.raises(NoPermissionError):
             stack.client.execute_command(*forbidden)
+    assert stack.list_refused() >= {"flushall", "keys", "other"}
     stack.secret.write_text("another")
     assert not stack.check("redis")
 
@@ -56,6 +57,8 @@ def _listens(process: "psutil.Process", port: int) -> bool:
 
 def test_the_services_together_answer_a_job(stack: Stack, undisturbed: list[Row]) -> None:
     assert not stack.check("worker")
+    stack.client.execute_command("CLIENT", "REPLY", "ON")  # as markers do, with OFF
+    stack.list_refused()
     worker = stack.start("worker")
     wait_for(lambda: " ready." in stack.log("worker").read_text(), "the worker has processes")
     wait_for(lambda: stack.check("worker"), "the worker is well")
@@ -69,6 +72,8 @@ def test_the_services_together_answer_a_job(stack: Stack, undisturbed: list[Row]
     assert stack.run("producer", "status", job).out.startswith(f"{job}: completed, 48 of 48 rows")
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(PATIENCE_SECONDS) == 0
+    # Nothing but the name of its library, which a client may tell and older brokers do not take.
+    assert stack.list_refused() <= {"client", "client|setinfo"}
     assert not stack.check("worker")
 
 
