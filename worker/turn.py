@@ -19,11 +19,11 @@ from worker.contracts.broker import Broker
 from worker.contracts.errors import JobError, SpanmillError, WorldError
 from worker.contracts.flight import Begun, Death, Dying, Turn
 from worker.contracts.folder import JobFolder
-from worker.contracts.job import State, shard_key
+from worker.contracts.job import JobManifest, State, shard_key
 from worker.contracts.ledger import Ledger
 from worker.contracts.queue import Message
 from worker.contracts.root import read_root
-from worker.contracts.scripts import RENEW_SECONDS
+from worker.contracts.scripts import LEASE_SECONDS, RENEW_SECONDS
 from worker.contracts.shard import decode_payload, open_shard
 from worker.contracts.store import LocalStore
 from worker.marker import Marker
@@ -68,9 +68,9 @@ class Clerk:
         begun = self._ledger.begin(message.job, message.batch, holder)
         if begun.turn != Turn.RUN:
             return str(begun.turn)
-        with _Lease(self._ledger, self._marker, message, holder, self._place.hang_seconds):
+        with _Lease(self._ledger, self._marker, message, holder, self._place.hang_seconds) as lease:
             try:
-                done = self._answer(message, begun)
+                done = self._answer(message, begun, lease)
             except _Unreadable:
                 self._ledger.discard(message.job, message.batch)
                 return "unreadable"
@@ -85,7 +85,7 @@ class Clerk:
             self._count(message, done)
         return str(Turn.DONE) if done.stats is None else "answered"
 
-    def _answer(self, message: Message, begun: Begun) -> Done:
+    def _answer(self, message: Message, begun: Begun, lease: "_Lease") -> Done:
         if not self._shares(begun):
             raise WorldError(
                 f"its jobs' folder {self._place.jobs_root} is not that of the job's producer: give"
@@ -95,6 +95,8 @@ class Clerk:
         delivery = _deliver(message, begun)
 
         def mark(rows: Sequence[int]) -> None:
+            if not rows and lease.is_doubtful():  # the shard comes next, and whose is it by now?
+                self._need_own(message.job, begun.made)
             self._marker.mark(message.job, message.batch, begun.attempt, rows)
 
         mark([])  # from here on it is the batch's fault, if it is anyone's
@@ -111,9 +113,7 @@ class Clerk:
     def _open(self, job: str, made: str) -> Tools:
         recipe = self._recipes.get((job, made))
         if recipe is None:
-            manifest = JobFolder(self._store, job).need_manifest()
-            if manifest.created_at != made:
-                raise WorldError(f"the job {job} was begun anew meanwhile: run its command again")
+            manifest = self._need_own(job, made)
             recipe = JobTools(
                 self._place.jobs_root,
                 manifest.bundle,
@@ -130,6 +130,13 @@ class Clerk:
                 self._readers.pop(next(iter(self._readers)))
             tools = self._readers[recipe] = self._begin_reading(recipe)
         return tools
+
+    def _need_own(self, job: str, made: str) -> JobManifest:
+        """Return the manifest of the job that the batch is of, and not of one of its name."""
+        manifest = JobFolder(self._store, job).need_manifest()
+        if manifest.created_at != made:
+            raise WorldError(f"the job {job} was begun anew meanwhile: run its command again")
+        return manifest
 
     def _begin_reading(self, recipe: JobTools) -> Tools:
         try:
@@ -185,11 +192,17 @@ class _Lease:
         self._message = message
         self._holder = holder
         self._hang_seconds = hang_seconds
+        self._renewed_at = time.monotonic()
         self._over = Event()
         self._thread = Thread(target=self._renew, daemon=True)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "_Lease":
         self._thread.start()
+        return self
+
+    def is_doubtful(self) -> bool:
+        """Say whether it may have lapsed: this process stood still, or the broker was away."""
+        return time.monotonic() - self._renewed_at > LEASE_SECONDS
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
@@ -205,7 +218,9 @@ class _Lease:
                 if time.monotonic() - seen_at > self._hang_seconds:
                     self._ledger.bury(job, batch, self._holder, Dying("hung"))
                     os.kill(os.getpid(), signal.SIGKILL)
-                self._ledger.renew(job, batch, self._holder)
+                asked_at = time.monotonic()
+                if self._ledger.renew(job, batch, self._holder):
+                    self._renewed_at = asked_at
 
 
 def _deliver(message: Message, begun: Begun) -> Delivery:

@@ -57,6 +57,9 @@ def test_what_is_published_without_waiting_is_answered_and_collected_later(
     wait_for(lambda: len(fleet.desk.shards()) == ROWS // 4, "all batches are answered")
     status = fleet.run("status", "--json").json()
     assert (status["rows_done"], status["in_flight"]) == (ROWS, 0)
+    where = ["--jobs-root", fleet.desk.jobs, "--out", "elsewhere.parquet"]
+    assert fleet.desk.run("collect", fleet.desk.job(), *where).status == 0
+    assert fleet.desk.answers("elsewhere.parquet") == undisturbed
     assert fleet.run("resume").status == 0
     assert fleet.desk.answers() == undisturbed
 

@@ -225,7 +225,7 @@ def test_giving_a_lease_back_uses_no_attempt_and_says_why(
     ledger.admit(job, 0, b"x", ROOM)
     ledger.begin(job, 0, "a")
     assert ledger.give_back(job, 0, "a", "the disk is full", 5.0)
-    assert not ledger.give_back(job, 0, "a", "the disk is full", 5.0)  # no news
+    assert not ledger.give_back(job, 0, "a", "it is another's", 5.0)  # no longer a's
     assert ledger.begin(job, 0, "b").turn == Turn.LEASED  # too early
     counts = ledger.count(job)
     assert counts is not None

@@ -101,6 +101,20 @@ def test_a_reader_that_cannot_be_opened_pauses_the_job_with_the_reason(
     assert fleet.desk.states()[-1] == "paused"
 
 
+def test_a_process_that_stood_still_commits_nothing_to_a_job_begun_anew(
+    fleet: FleetDesk, publish: Callable[..., Take], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin_anew(recipe: JobTools) -> Tools:
+        path = fleet.desk.jobs / fleet.desk.job() / "manifest.json"
+        path.write_text(path.read_text().replace('"created_at": "20', '"created_at": "19'))
+        monkeypatch.setattr("worker.turn.LEASE_SECONDS", 0.0)  # as if much time had passed
+        return open_perilous_tools(recipe)
+
+    take = publish(opening=begin_anew)
+    assert "was begun anew meanwhile" in take()
+    assert not fleet.desk.shards()
+
+
 def test_a_payload_that_is_none_is_asked_for_again(
     fleet: FleetDesk, publish: Callable[..., Take]
 ) -> None:

@@ -212,15 +212,13 @@ return 1
 # ARGV: job, batch, holder, seconds until it is sent again, trouble. Uses no attempt.
 GIVE_BACK = """
 local job, batch = ARGV[1], ARGV[2]
-redis.call('DEL', key(job, 'trouble'))
+local member = job .. ':' .. batch
+if not holds(job, batch, ARGV[3]) then return 0 end
+redis.call('HDEL', '%HOLDERS%', member)
+keep('%ATTEMPTS%', member, -1)
+redis.call('DEL', key(job, 'mark:' .. batch))
+redis.call('ZADD', '%LEASES%', 'XX', now + tonumber(ARGV[4]), member)
 redis.call('SET', key(job, 'trouble'), ARGV[5], 'EX', %TROUBLE_SECONDS%)
-if holds(job, batch, ARGV[3]) then
-  local member = job .. ':' .. batch
-  redis.call('HDEL', '%HOLDERS%', member)
-  keep('%ATTEMPTS%', member, -1)
-  redis.call('DEL', key(job, 'mark:' .. batch))
-  redis.call('ZADD', '%LEASES%', 'XX', now + tonumber(ARGV[4]), member)
-end
 if not is_stuck(job) then return 0 end
 return redis.call('HSETNX', key(job, 'about'), 'paused', 1)
 """
