@@ -52,10 +52,9 @@ def images_desk(tmp_path: Path, redis_folder: Path) -> Iterator[Stack]:
     desk = Desk(tmp_path, HOME / "worker" / "bundles" / "default")
     table = pq.read_table(HOME / "examples" / "questions.parquet").slice(0, ROWS)
     pq.write_table(table, tmp_path / "in.parquet")
-    desk.jobs.mkdir()
+    stack = Stack(desk, redis_folder)
     for folder in (tmp_path, desk.jobs):
         os.chown(folder, UID, UID)
-    stack = Stack(desk, redis_folder)
     stack.start("redis")
     wait_for(lambda: stack.check("redis"), "the broker lets the fleet in")
     yield stack

@@ -32,6 +32,7 @@ class Stack:
         self.desk = desk
         self.secret = folder / "secret"
         self.secret.write_text(f"{PASSWORD}\n")
+        desk.jobs.mkdir()  # a volume is there before its first job
         self.port = find_port()
         self._folder = folder
         self._services = read_services()
