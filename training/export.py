@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import json
 import logging
 import warnings
 from ast import literal_eval
@@ -34,6 +35,13 @@ MASKED = -10_000.0
 #: Largest difference of a logit that is still rounding: absolute, plus a share of the largest.
 TOLERANCE = 1e-3
 RELATIVE_TOLERANCE = 1e-4
+
+#: What the names of the model's own weights begin with in the graph.
+ROOT = "_model."
+#: The graph's metadata under this key are the checkpoint's configuration, as JSON.
+CONFIG = "spanmill.config"
+#: Of a configuration, what is said of another place or another use.
+_NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version", "architectures", "dtype")
 
 _ATTENTION = "spanmill_plain"
 #: Families whose positions count from the padding token's id + 1.
@@ -89,7 +97,16 @@ def export_onnx(checkpoint: Checkpoint, path: Path, *, mask: bool = False) -> No
             dynamo=True,
             verbose=False,
         )
-    onnx.save(keep_norms_apart(tidy(onnx.load(path))), path)
+    model = keep_norms_apart(tidy(onnx.load(path)))
+    model.metadata_props.add(key=CONFIG, value=describe_model(checkpoint.model))
+    onnx.save(model, path)
+
+
+def describe_model(model: PreTrainedModel) -> str:
+    """Return a model's configuration as JSON: with it, the graph's weights are a checkpoint."""
+    config = model.config.to_diff_dict()
+    kept = {name: value for name, value in config.items() if name not in _NOT_OF_THE_MODEL}
+    return json.dumps(kept, sort_keys=True)
 
 
 def list_inputs(model: PreTrainedModel, *, mask: bool) -> list[str]:
@@ -289,7 +306,7 @@ def _name_node(node: onnx.NodeProto, taken: set[str]) -> str:
     notes = {note.key: note.value for note in node.metadata_props}
     scopes = literal_eval(notes[_SCOPES]) if _SCOPES in notes else []
     modules = [scope for scope in scopes[:-1] if scope not in ("", "_model")]
-    module = modules[-1].removeprefix("_model.") if modules else "graph"
+    module = modules[-1].removeprefix(ROOT) if modules else "graph"
     if module.startswith("_empty"):
         module = "graph"
     name = f"{module}/{node.op_type}"
