@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel
 
+from worker.contracts.bundle import prove_file
 from worker.contracts.errors import UsageError, WorldError
 from worker.contracts.family import FAMILIES, Family, WindowSizes
 from worker.reading.windows import Encoder
@@ -95,6 +96,12 @@ def read_family(folder: Path) -> Family:
 def open_encoder(folder: Path, family: Family, sizes: WindowSizes) -> Encoder:
     """Return the encoder that windows texts for a checkpoint."""
     return Encoder(Tokenizer.from_file(str(folder / "tokenizer.json")), family, sizes)
+
+
+def prove_weights(folder: Path) -> str:
+    """Return the digest of a checkpoint's weights, or of the file that lists their parts."""
+    whole = folder / "model.safetensors"
+    return prove_file(whole if whole.is_file() else folder / f"{whole.name}.index.json").sha256
 
 
 def write_checkpoint(out: Path, name: str, write: Callable[[Path], None]) -> Path:

@@ -1,9 +1,13 @@
 """How far a fine-tuning run is, and what it writes down on its way."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+#: Whoever wants to follow a run listens here: every record has the line as its ``metrics``.
+LOGGER = logging.getLogger("spanmill.training")
 
 
 @dataclass(slots=True)
@@ -47,6 +51,7 @@ class Metrics:
         if self._writes:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+            LOGGER.info("metrics", extra={"metrics": line, "run": self._path.parent.name})
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed run takes again."""

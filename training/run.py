@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.state import AcceleratorState, GradientState  # type: ignore[import-untyped]
 from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
@@ -68,6 +69,9 @@ class Run:
     ) -> None:
         """Open the checkpoint that the run starts from; a missing head is made from the seed."""
         torch.manual_seed(schedule.seed)
+        # What an earlier run of this process chose for all, such as its precision, is not ours.
+        AcceleratorState._reset_state()
+        GradientState._reset_state()
         self.schedule, self.source, self.out = schedule, source, out
         self.accelerator = Accelerator(
             mixed_precision=schedule.precision, gradient_accumulation_steps=schedule.accumulation

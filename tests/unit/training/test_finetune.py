@@ -161,6 +161,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
 def test_a_run_that_gets_no_better_stops_early(tiny: Tiny, tmp_path: Path) -> None:
     schedule = replace(FAST, learning_rate=0.0, checkpoint_every_steps=1, patience=2)
     _train(tiny, tmp_path, schedule, epochs=8)
+    _train(tiny, tmp_path, schedule, epochs=8)  # nor does it go on when it is called again
     assert json.loads((tmp_path / "latest/progress.json").read_text())["step"] == 4
 
 
