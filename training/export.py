@@ -15,12 +15,17 @@ import numpy as np
 import onnx
 import torch
 from safetensors import SafetensorError
-from tokenizers import Tokenizer
 from torch.export import Dim
 from transformers import AttentionInterface, AutoModelForQuestionAnswering, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from training.checkpoint import find_checkpoint, open_encoder, read_family
+from training.checkpoint import (
+    POSITIONS_AFTER_PADDING,
+    check_fit,
+    find_checkpoint,
+    open_encoder,
+    read_family,
+)
 from worker.contracts.errors import JobError, UsageError
 from worker.contracts.family import Family, WindowSizes
 from worker.reading.reader import pad_windows
@@ -44,8 +49,6 @@ CONFIG = "spanmill.config"
 _NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version", "architectures", "dtype")
 
 _ATTENTION = "spanmill_plain"
-#: Families whose positions count from the padding token's id + 1.
-_POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -71,7 +74,7 @@ def open_checkpoint(name: str, sizes: WindowSizes) -> Checkpoint:
     encoder = open_encoder(folder, family, sizes)
     AttentionInterface.register(_ATTENTION, _attend)
     model = _load(folder)
-    _check_fit(model, folder, sizes)
+    check_fit(model, folder, sizes)
     return Checkpoint(folder, family, model, encoder)
 
 
@@ -226,7 +229,7 @@ class _Graph(torch.nn.Module):
         super().__init__()
         self._model = model
         self._first_position = None
-        if family.name in _POSITIONS_AFTER_PADDING:
+        if family.name in POSITIONS_AFTER_PADDING:
             self._first_position = model.config.pad_token_id + 1
 
     def forward(
@@ -283,23 +286,6 @@ def _attend_masked(
     """
     scores = torch.matmul(scaled_query, key.transpose(2, 3)) + mask
     return torch.matmul(torch.softmax(scores, dim=-1), value).transpose(1, 2).contiguous()
-
-
-def _check_fit(model: PreTrainedModel, folder: Path, sizes: WindowSizes) -> None:
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if model.config.model_type in _POSITIONS_AFTER_PADDING and positions is not None:
-        positions -= model.config.pad_token_id + 1
-    if positions is not None and sizes.max_window_tokens > positions:
-        raise UsageError(
-            f"the checkpoint {folder.name} reads {positions} tokens but windows have"
-            f" {sizes.max_window_tokens}: lower max_window_tokens"
-        )
-    known = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
-    if known > model.config.vocab_size:
-        raise UsageError(
-            f"the tokenizer of {folder.name} has {known} tokens but the model knows"
-            f" {model.config.vocab_size}: take the tokenizer that the model was trained with"
-        )
 
 
 def _name_node(node: onnx.NodeProto, taken: set[str]) -> str:

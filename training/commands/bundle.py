@@ -31,7 +31,12 @@ existing = click.Path(exists=True, path_type=Path)
 @click.option("--held-out-share", default=0.04, show_default=True, help="As in fine-tuning.")
 @click.option("--seed", default=13, show_default=True, help="As in fine-tuning.")
 @click.option("--report", "reports", multiple=True, help="NAME=FILE: scored for the card alone.")
-@click.option("--texts", type=existing, required=True, help="TOML with the card's words.")
+@click.option(
+    "--texts",
+    type=existing,
+    required=True,
+    help="TOML: name, language, licence, summary, limits, [licences].",
+)
 @click.option("--recipe", type=existing, help="The recipe of the checkpoint, quoted on the card.")
 @click.option("--encoder", type=existing, help="The encoder's weights, for their digest.")
 @click.option("--mode", type=click.Choice(list(Mode)), default=Mode.DYNAMIC, show_default=True)

@@ -8,6 +8,7 @@ import pytest
 
 from training.lines import Lines, describe_seconds, telling
 from training.progress import Metrics
+from worker.contracts.errors import WorldError
 
 
 def _step(step: int) -> dict[str, Any]:
@@ -74,6 +75,11 @@ def test_what_is_written_down_is_told_while_somebody_listens(tmp_path: Path) -> 
     metrics.write(_step(2))
     assert [line.partition(" of")[0] for line in said] == ["small: step 1"]
     assert len((tmp_path / "small" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_full_disk_stops_a_run_with_a_sentence() -> None:
+    with pytest.raises(WorldError, match="make room and run again"):
+        Metrics(Path("/dev/full"), writes=True).write(_step(1))
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.tiny import PASSAGES, Tiny
 from training.follow import follow
@@ -244,6 +246,47 @@ def test_a_report_that_is_not_there_is_told_before_anything_is_trained(
     with pytest.raises(InputError, match="no file gone"):
         _follow(home, tiny.checkpoint("bert"), tmp_path / "out", "reports.mills.file=gone")
     assert not (tmp_path / "out").exists()
+
+
+def _pickle(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def _estrange(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+
+
+@pytest.mark.parametrize(("spoil", "named"), [(_pickle, "safetensors"), (_estrange, "gpt2")])
+def test_an_encoder_that_cannot_be_used_is_told_before_anything_is_read(
+    spoil: Callable[[Path], None], named: str, home: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    encoder = tmp_path / "encoder"
+    shutil.copytree(tiny.checkpoint("bert"), encoder)
+    spoil(encoder)
+    with pytest.raises(UsageError, match=named) as caught:
+        _follow(home, encoder, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_without_any_answer_are_refused(home: Path, tiny: Tiny, tmp_path: Path) -> None:
+    settings = ["steps.first.stages=[{ rows = ['other'] }]"]
+    with pytest.raises(InputError, match="are unanswerable, so no span can be learned"):
+        _follow(home, tiny.checkpoint("bert"), tmp_path / "out", *settings)
+
+
+def test_a_checkpoint_without_a_head_becomes_no_bundle(
+    home: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    encoder = tmp_path / "encoder"
+    shutil.copytree(tiny.checkpoint("bert"), encoder)
+    tensors = load_file(encoder / "model.safetensors")
+    kept = {name: one for name, one in tensors.items() if "qa_outputs" not in name}
+    save_file(kept, encoder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UsageError, match="fine-tune it first"):
+        _follow(home, encoder, tmp_path / "out", "steps.bundle.start=encoder")
+    assert not (tmp_path / "out" / "bundle.done.json").exists()
 
 
 def test_a_step_begins_with_a_bundles_weights_and_the_card_says_so(
