@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import signal
@@ -15,10 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
+from producer.cli import main
 from tests.tiny import PASSAGES, Tiny
 from training.follow import follow
 from training.kitchen import Place
 from training.lines import telling
+from training.progress import LOGGER
 from training.recipe_file import read_recipe
 from worker.contracts.bundle import Bundle, load_bundle
 from worker.contracts.errors import InputError, UsageError
@@ -85,6 +88,7 @@ TOWNS = [
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 #: Generous: a start takes seconds, and the machine may be busy.
 SECONDS = 240
+pytestmark = pytest.mark.timeout(900)
 
 
 def _write_rows(path: Path, texts: list[str]) -> None:
@@ -193,6 +197,35 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bundle(
     assert bundle.manifest.null_threshold == whole.manifest.null_threshold
     assert bundle.manifest.calibration == whole.manifest.calibration
     assert bundle.manifest.card["origin"]["steps"] == whole.manifest.card["origin"]["steps"]
+
+
+class _Interrupt(logging.Handler):
+    """Presses Ctrl-C as soon as a step is told."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_ends_a_run_with_the_way_to_go_on(
+    home: Path, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = _Interrupt()
+    LOGGER.addHandler(handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(
+                [
+                    "training", "run", str(home / "towns.toml"), "--data-dir", str(home / "data"),
+                    "--encoder", str(tiny.checkpoint("bert")), "--out", str(tmp_path / "out"),
+                ]
+            )  # fmt: skip
+    finally:
+        LOGGER.removeHandler(handler)
+    assert ended.value.code == 130
+    said = capsys.readouterr().err
+    assert "first: from encoder" in said
+    assert "interrupted: the same command goes on from the last checkpoint" in said
+    assert not (tmp_path / "out" / "first.done.json").exists()
 
 
 def test_a_finished_run_stays_as_it_is(
