@@ -47,8 +47,23 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
+class Trained:
+    """A step of the recipe that led to the bundle.
+
+    ``start`` is as the recipe says it; the digests are those of the weights (of the bundle, where
+    one was thawed) before and after.
+    """
+
+    step: str
+    kind: str
+    start: str
+    start_sha256: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
-    """How to make the bundle again."""
+    """How to make the bundle again; ``settings`` are the recipe's values that were set anew."""
 
     recipe: str
     git_revision: str
@@ -57,6 +72,8 @@ class Origin:
     encoder_sha256: str | None
     checkpoint_sha256: str
     held_out: str
+    settings: tuple[str, ...] = ()
+    steps: tuple[Trained, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +133,8 @@ def read_texts(path: Path) -> Texts:
         raise InputError(f"{path} cannot be read ({error.strerror}): give a card's TOML") from error
     except msgspec.DecodeError as error:
         raise InputError(
-            f"{path} is not a card's texts ({error}): compare training/cards"
+            f"{path} is not a card's texts ({error}): it needs name, language,"
+            " licence, summary, limits and [licences]"
         ) from error
 
 

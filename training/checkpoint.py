@@ -11,12 +11,15 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel
 
+from worker.contracts.bundle import prove_file
 from worker.contracts.errors import UsageError, WorldError
 from worker.contracts.family import FAMILIES, Family, WindowSizes
 from worker.reading.windows import Encoder
 
 _NEEDED = ("config.json", "tokenizer.json", "*.safetensors", "model.safetensors.index.json")
 _LATEST = "latest"
+#: Families whose positions count from the padding token's id + 1.
+POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta")
 #: What the families call their dropouts.
 _DROPOUTS = (
     "hidden_dropout_prob",
@@ -95,6 +98,34 @@ def read_family(folder: Path) -> Family:
 def open_encoder(folder: Path, family: Family, sizes: WindowSizes) -> Encoder:
     """Return the encoder that windows texts for a checkpoint."""
     return Encoder(Tokenizer.from_file(str(folder / "tokenizer.json")), family, sizes)
+
+
+def check_fit(model: PreTrainedModel, folder: Path, sizes: WindowSizes) -> None:
+    """Refuse windows or a tokenizer that a model cannot read.
+
+    Raises:
+        UsageError: it has fewer positions, or fewer tokens.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if model.config.model_type in POSITIONS_AFTER_PADDING and positions is not None:
+        positions -= model.config.pad_token_id + 1
+    if positions is not None and sizes.max_window_tokens > positions:
+        raise UsageError(
+            f"the checkpoint {folder.name} reads {positions} tokens but windows have"
+            f" {sizes.max_window_tokens}: lower max_window_tokens"
+        )
+    known = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    if known > model.config.vocab_size:
+        raise UsageError(
+            f"the tokenizer of {folder.name} has {known} tokens but the model knows"
+            f" {model.config.vocab_size}: take the tokenizer that the model was trained with"
+        )
+
+
+def prove_weights(folder: Path) -> str:
+    """Return the digest of a checkpoint's weights, or of the file that lists their parts."""
+    whole = folder / "model.safetensors"
+    return prove_file(whole if whole.is_file() else folder / f"{whole.name}.index.json").sha256
 
 
 def write_checkpoint(out: Path, name: str, write: Callable[[Path], None]) -> Path:

@@ -6,9 +6,14 @@ import click
 
 #: By name: "module:attribute", and a line for the help, so that it imports no torch.
 COMMANDS = {
+    "run": ("training.commands.run:run", "Follow a recipe, from its rows to its bundle."),
+    "data": ("training.commands.data:data", "Look at question-answering data."),
+    "finetune": ("training.commands.learn:finetune", "Fine-tune a checkpoint on labelled rows."),
+    "distill": ("training.commands.learn:distill", "Teach a smaller model by larger ones."),
     "export": ("training.commands.export:export", "Turn a checkpoint into an fp32 ONNX graph."),
     "quantize": ("training.commands.export:quantize", "Turn an fp32 graph into int8, gated."),
     "bundle": ("training.commands.bundle:bundle", "Go all the way: a checkpoint to a bundle."),
+    "thaw": ("training.commands.run:thaw", "Write a bundle's weights as a checkpoint again."),
     "calibrate": ("training.commands.bundle:calibrate", "Fit a bundle's threshold again."),
     "evaluate": ("training.commands.bundle:evaluate", "Score a bundle on labelled rows."),
 }

@@ -99,6 +99,18 @@ def load_all(paths: Iterable[Path]) -> Loaded:
     return Loaded(rows, dropped)
 
 
+def load_some(path: Path) -> tuple[Labelled, ...]:
+    """Read a file to be scored on.
+
+    Raises:
+        InputError: it cannot be read, or holds no usable row.
+    """
+    rows = load(path).rows
+    if not rows:
+        raise InputError(f"{path} holds no row that can be scored: give another file")
+    return rows
+
+
 def refuse_unlearnable(rows: Sequence[Labelled], dropped: int = 0) -> None:
     """Refuse a set from which no span can be learned.
 

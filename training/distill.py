@@ -71,14 +71,14 @@ def distill(
     loader = run.open_loader(plan, list(map(Taught, plan.features, labels)), pad_taught)
     done = run.resume("-".join([plan.digest(), *(teacher.digest for teacher in teachers)]))
     for batch in skip_first_batches(loader, done * schedule.accumulation):
+        if run.has_lost_patience():
+            break
         if not run.learn(batch, plan):
             continue
         last = run.progress.step == count_steps(plan, schedule)
         if last or run.progress.step % schedule.checkpoint_every_steps == 0:
             run.evaluate(held_out)
             run.save()
-        if run.has_lost_patience():
-            break
     return out / BEST
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import json
 import logging
 import warnings
 from ast import literal_eval
@@ -14,12 +15,17 @@ import numpy as np
 import onnx
 import torch
 from safetensors import SafetensorError
-from tokenizers import Tokenizer
 from torch.export import Dim
 from transformers import AttentionInterface, AutoModelForQuestionAnswering, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from training.checkpoint import find_checkpoint, open_encoder, read_family
+from training.checkpoint import (
+    POSITIONS_AFTER_PADDING,
+    check_fit,
+    find_checkpoint,
+    open_encoder,
+    read_family,
+)
 from worker.contracts.errors import JobError, UsageError
 from worker.contracts.family import Family, WindowSizes
 from worker.reading.reader import pad_windows
@@ -35,9 +41,14 @@ MASKED = -10_000.0
 TOLERANCE = 1e-3
 RELATIVE_TOLERANCE = 1e-4
 
+#: What the names of the model's own weights begin with in the graph.
+ROOT = "_model."
+#: The graph's metadata under this key are the checkpoint's configuration, as JSON.
+CONFIG = "spanmill.config"
+#: Of a configuration, what is said of another place or another use.
+_NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version", "architectures", "dtype")
+
 _ATTENTION = "spanmill_plain"
-#: Families whose positions count from the padding token's id + 1.
-_POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -63,7 +74,7 @@ def open_checkpoint(name: str, sizes: WindowSizes) -> Checkpoint:
     encoder = open_encoder(folder, family, sizes)
     AttentionInterface.register(_ATTENTION, _attend)
     model = _load(folder)
-    _check_fit(model, folder, sizes)
+    check_fit(model, folder, sizes)
     return Checkpoint(folder, family, model, encoder)
 
 
@@ -89,7 +100,16 @@ def export_onnx(checkpoint: Checkpoint, path: Path, *, mask: bool = False) -> No
             dynamo=True,
             verbose=False,
         )
-    onnx.save(keep_norms_apart(tidy(onnx.load(path))), path)
+    model = keep_norms_apart(tidy(onnx.load(path)))
+    model.metadata_props.add(key=CONFIG, value=describe_model(checkpoint.model))
+    onnx.save(model, path)
+
+
+def describe_model(model: PreTrainedModel) -> str:
+    """Return a model's configuration as JSON: with it, the graph's weights are a checkpoint."""
+    config = model.config.to_diff_dict()
+    kept = {name: value for name, value in config.items() if name not in _NOT_OF_THE_MODEL}
+    return json.dumps(kept, sort_keys=True)
 
 
 def list_inputs(model: PreTrainedModel, *, mask: bool) -> list[str]:
@@ -209,7 +229,7 @@ class _Graph(torch.nn.Module):
         super().__init__()
         self._model = model
         self._first_position = None
-        if family.name in _POSITIONS_AFTER_PADDING:
+        if family.name in POSITIONS_AFTER_PADDING:
             self._first_position = model.config.pad_token_id + 1
 
     def forward(
@@ -268,28 +288,11 @@ def _attend_masked(
     return torch.matmul(torch.softmax(scores, dim=-1), value).transpose(1, 2).contiguous()
 
 
-def _check_fit(model: PreTrainedModel, folder: Path, sizes: WindowSizes) -> None:
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if model.config.model_type in _POSITIONS_AFTER_PADDING and positions is not None:
-        positions -= model.config.pad_token_id + 1
-    if positions is not None and sizes.max_window_tokens > positions:
-        raise UsageError(
-            f"the checkpoint {folder.name} reads {positions} tokens but windows have"
-            f" {sizes.max_window_tokens}: lower max_window_tokens"
-        )
-    known = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
-    if known > model.config.vocab_size:
-        raise UsageError(
-            f"the tokenizer of {folder.name} has {known} tokens but the model knows"
-            f" {model.config.vocab_size}: take the tokenizer that the model was trained with"
-        )
-
-
 def _name_node(node: onnx.NodeProto, taken: set[str]) -> str:
     notes = {note.key: note.value for note in node.metadata_props}
     scopes = literal_eval(notes[_SCOPES]) if _SCOPES in notes else []
     modules = [scope for scope in scopes[:-1] if scope not in ("", "_model")]
-    module = modules[-1].removeprefix("_model.") if modules else "graph"
+    module = modules[-1].removeprefix(ROOT) if modules else "graph"
     if module.startswith("_empty"):
         module = "graph"
     name = f"{module}/{node.op_type}"

@@ -41,14 +41,14 @@ def finetune(
     loader = run.open_loader(plan, plan.features, pad)
     done = run.resume(plan.digest())
     for batch in skip_first_batches(loader, done * schedule.accumulation):
+        if run.has_lost_patience():
+            break
         if not run.learn(batch, plan):
             continue
         last = run.progress.step == count_steps(plan, schedule)
         if last or run.progress.step % schedule.checkpoint_every_steps == 0:
             run.evaluate(held_out)
             run.save()
-        if run.has_lost_patience():
-            break
     return out / BEST
 
 

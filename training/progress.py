@@ -1,9 +1,15 @@
 """How far a fine-tuning run is, and what it writes down on its way."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from worker.contracts.errors import WorldError
+
+#: Whoever wants to follow a run listens here: every record has the line as its ``metrics``.
+LOGGER = logging.getLogger("spanmill.training")
 
 
 @dataclass(slots=True)
@@ -43,10 +49,21 @@ class Metrics:
         self._writes = writes
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append a line; ``step`` says when."""
+        """Append a line; ``step`` says when.
+
+        Raises:
+            WorldError: the disk does not take it.
+        """
         if self._writes:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            try:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                raise WorldError(
+                    f"{self._path} cannot be written ({error.strerror}): make room and run again;"
+                    " the last checkpoint is as it was"
+                ) from error
+            LOGGER.info("metrics", extra={"metrics": line, "run": self._path.parent.name})
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed run takes again."""

@@ -11,11 +11,13 @@ from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.state import AcceleratorState, GradientState  # type: ignore[import-untyped]
 from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from training.checkpoint import (
+    check_fit,
     drop_old,
     find_latest,
     flatten_optimizer,
@@ -69,12 +71,11 @@ class Run:
         """Open the checkpoint that the run starts from; a missing head is made from the seed."""
         torch.manual_seed(schedule.seed)
         self.schedule, self.source, self.out = schedule, source, out
-        self.accelerator = Accelerator(
-            mixed_precision=schedule.precision, gradient_accumulation_steps=schedule.accumulation
-        )
+        self.accelerator = _accelerate(schedule)
         self.pretrained, family = open_model(
             source, dropout=schedule.dropout, attention=schedule.attention
         )
+        check_fit(self.pretrained, source, sizes)
         self.encoder = open_encoder(source, family, sizes)
         reader = SpanModel(self.pretrained)
         self.averaged = AveragedModel(reader, multi_avg_fn=_average_with(schedule.average_decay))
@@ -237,6 +238,20 @@ def make_optimizer(model: torch.nn.Module, schedule: Schedule) -> torch.optim.Ad
         {"params": vectors, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
+
+
+def _accelerate(schedule: Schedule) -> Accelerator:
+    # What an earlier run of this process chose for all, such as its precision, is not ours.
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    try:
+        return Accelerator(
+            mixed_precision=schedule.precision, gradient_accumulation_steps=schedule.accumulation
+        )
+    except ValueError as error:
+        raise UsageError(
+            f"the precision {schedule.precision} is not to be had here ({error}): use bf16 or no"
+        ) from error
 
 
 def _average_with(decay: float) -> Any:

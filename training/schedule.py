@@ -6,10 +6,17 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Annotated, Literal
+
+import msgspec
 
 from training.data import Labelled, refuse_unlearnable
 from training.features import Feature, make_features, plan_batches
 from worker.reading.windows import Encoder
+
+#: Checked where a schedule is read from a file.
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+_Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +37,22 @@ class Schedule:
     """
 
     learning_rate: float = 1e-4
-    batch_windows: int = 32
-    accumulation: int = 1
-    warmup_share: float = 0.06
+    batch_windows: _Count = 32
+    accumulation: _Count = 1
+    warmup_share: _Share = 0.06
     decay_power: float = 1.0
     weight_decay: float = 0.01
-    label_smoothing: float = 0.0
+    label_smoothing: _Share = 0.0
     max_gradient_norm: float = 1.0
-    dropout: float = 0.0
-    average_decay: float = 0.999
-    checkpoint_every_steps: int = 500
-    checkpoints_kept: int = 2
+    dropout: _Share = 0.0
+    average_decay: _Share = 0.999
+    checkpoint_every_steps: _Count = 500
+    checkpoints_kept: _Count = 2
     patience: int | None = None
-    pool_batches: int = 64
+    pool_batches: _Count = 64
     seed: int = 1
-    precision: str = "bf16"
-    attention: str = "eager"
+    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    attention: Literal["eager", "sdpa"] = "eager"
 
 
 class Plan:

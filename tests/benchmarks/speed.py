@@ -18,7 +18,7 @@ from tests.benchmarks.contenders import Contender, Field, Turn, run_openvino, ru
 from tests.benchmarks.contenders import run_spanmill as run_ours
 from tests.benchmarks.questions import choose_questions
 from tests.benchmarks.report import describe_conditions, format_table, write_report
-from tests.benchmarks.thaw import thaw
+from training.thaw import thaw
 from worker.contracts.bundle import find_bundle, load_bundle
 from worker.reading.scores import Scored, evaluate
 from worker.settings import count_cores

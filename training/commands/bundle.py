@@ -8,19 +8,18 @@ import msgspec
 from training.bundle import recalibrate
 from training.calibrate import calibrate as fit_held_out
 from training.card import Data, Origin, describe_data, read_revision, read_texts
-from training.checkpoint import find_checkpoint
-from training.data import Labelled, load, load_all, split
+from training.checkpoint import find_checkpoint, prove_weights
+from training.data import load_all, load_some, split
 from training.evaluate import estimate, graph_of, read_rows, to_scored
 from training.quantize import Mode
 from training.ship import Order, choose_rows, ship
 from worker.contracts.bundle import find_bundle, load_bundle, prove_file
-from worker.contracts.errors import InputError, UsageError
+from worker.contracts.errors import UsageError
 from worker.contracts.family import WindowSizes
 from worker.reading.scores import evaluate as evaluate_rows
 from worker.settings import count_cores
 
 existing = click.Path(exists=True, path_type=Path)
-TEXTS = Path(__file__).parents[1] / "cards" / "default.toml"
 
 
 @click.command()
@@ -32,7 +31,12 @@ TEXTS = Path(__file__).parents[1] / "cards" / "default.toml"
 @click.option("--held-out-share", default=0.04, show_default=True, help="As in fine-tuning.")
 @click.option("--seed", default=13, show_default=True, help="As in fine-tuning.")
 @click.option("--report", "reports", multiple=True, help="NAME=FILE: scored for the card alone.")
-@click.option("--texts", type=existing, default=TEXTS, help="TOML with the card's words.")
+@click.option(
+    "--texts",
+    type=existing,
+    required=True,
+    help="TOML: name, language, licence, summary, limits, [licences].",
+)
 @click.option("--recipe", type=existing, help="The recipe of the checkpoint, quoted on the card.")
 @click.option("--encoder", type=existing, help="The encoder's weights, for their digest.")
 @click.option("--mode", type=click.Choice(list(Mode)), default=Mode.DYNAMIC, show_default=True)
@@ -65,7 +69,7 @@ def bundle(
         checkpoint=checkpoint,
         held_out=parts.held_out,
         ranges=choose_rows(parts.train, range_rows),
-        reports={name: _load_some(path) for name, path in files},
+        reports={name: load_some(path) for name, path in files},
         mode=Mode(mode),
         sizes=WindowSizes(),
         processes=count_cores() if processes is None else processes,
@@ -76,7 +80,7 @@ def bundle(
         seeds={"held-out split": seed},
         encoder=words.encoder,
         encoder_sha256=None if encoder is None else prove_file(encoder).sha256,
-        checkpoint_sha256=prove_file(_weights(checkpoint)).sha256,
+        checkpoint_sha256=prove_weights(find_checkpoint(checkpoint)),
         held_out=f"{held_out_share:g} of the passages of {len(paths)} files: {len(parts.held_out)}"
         " rows, none of whose passages was trained on",
     )
@@ -114,7 +118,7 @@ def evaluate(
 ) -> None:
     """Score the bundle NAME on the labelled rows of PATH; `inf` answers always."""
     opened = load_bundle(find_bundle(name))
-    rows = _load_some(path)
+    rows = load_some(path)
     threshold = opened.manifest.null_threshold if null_threshold is None else null_threshold
     read = read_rows(graph_of(opened), rows, count_cores() if processes is None else processes)
     scores = evaluate_rows(to_scored(read, threshold))
@@ -134,17 +138,3 @@ def _read_report(text: str) -> tuple[str, Path]:
     if not equals or not name or not Path(path).is_file():
         raise UsageError(f"--report {text} is not NAME=FILE with a file that exists")
     return name, Path(path)
-
-
-def _weights(checkpoint: str) -> Path:
-    """Return the file of a checkpoint whose digest stands for its weights."""
-    folder = find_checkpoint(checkpoint)
-    whole = folder / "model.safetensors"
-    return whole if whole.is_file() else folder / "model.safetensors.index.json"
-
-
-def _load_some(path: Path) -> tuple[Labelled, ...]:
-    rows = load(path).rows
-    if not rows:
-        raise InputError(f"{path} holds no row that can be scored: give another file")
-    return rows

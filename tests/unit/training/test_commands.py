@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.tiny import PASSAGES, QUESTIONS, Tiny
+from tests.tiny import PASSAGES, QUESTIONS, SIZES, Tiny
 from training.cli import COMMANDS, training
+from training.export import open_checkpoint
 from worker.contracts.bundle import load_bundle
 from worker.contracts.errors import InputError, UsageError
 
@@ -83,10 +84,11 @@ def test_bundle_goes_all_the_way_and_calibrate_and_evaluate_go_on(
 
 
 def test_a_report_that_names_no_file_is_refused(tiny: Tiny, rows: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.toml").write_text(TEXTS)
     with pytest.raises(UsageError, match="NAME=FILE"):
         _run(
             "bundle", str(tiny.checkpoint("bert")), "--out", str(tmp_path / "b"), "--data",
-            str(rows), "--report", "mine=nowhere.json",
+            str(rows), "--report", "mine=nowhere.json", "--texts", str(tmp_path / "texts.toml"),
         )  # fmt: skip
 
 
@@ -99,6 +101,81 @@ def test_data_without_any_answer_is_refused(tiny: Tiny, rows: Path, tmp_path: Pa
     out = str(tmp_path / "b")
     with pytest.raises(InputError, match=r"all 60 rows .* are unanswerable"):
         _run("calibrate", str(tiny.bundle("bert")), "--data", str(silent), "--out", out)
+
+
+def test_finetune_then_distill_give_checkpoints_that_read(
+    tiny: Tiny, rows: Path, tmp_path: Path
+) -> None:
+    common = [
+        "--data", str(rows), "--held-out-share", "0.3", "--precision", "no", "--batch-windows",
+        "8", "--learning-rate", "1e-3",
+    ]  # fmt: skip
+    tuned = _run(
+        "finetune", str(tiny.checkpoint("bert")), "--out", str(tmp_path / "tuned"), "--epochs", "2",
+        *common,
+    )  # fmt: skip
+    assert tuned.stdout.strip() == str(tmp_path / "tuned" / "best")
+    assert "rows to learn from" in tuned.stderr
+    assert "tuned: step 1 of" in tuned.stderr
+    taught = _run(
+        "distill", tuned.stdout.strip(), "--teacher", tuned.stdout.strip(), "--teacher",
+        str(tiny.checkpoint("bert")), "--layers", "2", "--weigh", "soft=1", "--out",
+        str(tmp_path / "small"), *common,
+    )  # fmt: skip
+    small = open_checkpoint(taught.stdout.strip(), SIZES)
+    assert small.model.config.num_hidden_layers == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--layers", "two"], "--layers two"),
+        (["--weigh", "sofft=1"], "sofft"),
+        (["--weigh", "soft"], "LOSS=WEIGHT"),
+    ],
+)
+def test_a_lesson_that_cannot_be_understood_is_refused(
+    more: list[str], named: str, tiny: Tiny, rows: Path, tmp_path: Path
+) -> None:
+    checkpoint = str(tiny.checkpoint("bert"))
+    with pytest.raises(UsageError, match=named):
+        _run(
+            "distill", checkpoint, "--teacher", checkpoint, "--data", str(rows), "--out",
+            str(tmp_path / "out"), *more,
+        )  # fmt: skip
+
+
+def test_thaw_writes_a_checkpoint_and_never_over_one(tiny: Tiny, tmp_path: Path) -> None:
+    out = tmp_path / "thawed"
+    _run("thaw", str(tiny.bundle("bert")), "--out", str(out))
+    assert open_checkpoint(str(out), SIZES).family.name == "bert"
+    with pytest.raises(UsageError, match="exists"):
+        _run("thaw", str(tiny.bundle("bert")), "--out", str(out))
+
+
+def test_data_summarize_counts_each_file_and_all_together(
+    tiny: Tiny, rows: Path, tmp_path: Path
+) -> None:
+    more = tmp_path / "more.jsonl"
+    more.write_text(
+        rows.read_text().splitlines()[3] + '\n{"question": "", "context": "", "answers": {}}'
+    )
+    bundle = ["--bundle", str(tiny.bundle("bert"))]
+    found = json.loads(_run("data", "summarize", str(rows), str(more), "--json", *bundle).stdout)
+    assert [found[name]["rows"] for name in (str(rows), str(more), "all")] == [60, 1, 61]
+    assert found["all"]["dropped"] == 1
+    assert found[str(rows)]["unanswerable"] == 50
+    assert found[str(rows)]["unanswerable_share"] == pytest.approx(50 / 60)
+    assert found[str(rows)]["windows"] == 60
+    assert found[str(rows)]["question_words"] == {"who": 20, "how": 20, "what": 20}
+    said = _run("data", "summarize", str(more), *bundle).stdout
+    assert "1 (1 dropped)" in said
+    assert "unanswerable    0 (0.0%)" in said
+
+
+def test_summarizing_needs_no_torch() -> None:
+    code = "import sys, training.commands.data; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_help_needs_no_torch() -> None:

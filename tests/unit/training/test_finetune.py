@@ -112,6 +112,21 @@ def test_held_out_rows_that_judge_nothing_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_windows_that_the_model_cannot_read_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    sizes = replace(SIZES, max_window_tokens=513)
+    checkpoint = str(tiny.checkpoint("bert"))
+    with pytest.raises(UsageError, match="reads 512 tokens"):
+        finetune(checkpoint, [Stage(ROWS)], HELD_OUT, FAST, sizes, tmp_path / "out")
+
+
+def test_runs_of_one_process_have_each_their_own_precision(tiny: Tiny, tmp_path: Path) -> None:
+    for precision in ("no", "bf16", "no"):
+        schedule = replace(FAST, precision=precision, checkpoint_every_steps=99)
+        _train(tiny, tmp_path / precision, schedule, epochs=1)
+    first = _metrics(tmp_path / "no")[0]["loss"]
+    assert 0 < abs(first - _metrics(tmp_path / "bf16")[0]["loss"]) < 0.1 * first
+
+
 def test_a_finished_run_stays_as_it_is(tiny: Tiny, tmp_path: Path) -> None:
     _train(tiny, tmp_path, epochs=2)
     before = _tensors(tmp_path)
@@ -161,6 +176,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
 def test_a_run_that_gets_no_better_stops_early(tiny: Tiny, tmp_path: Path) -> None:
     schedule = replace(FAST, learning_rate=0.0, checkpoint_every_steps=1, patience=2)
     _train(tiny, tmp_path, schedule, epochs=8)
+    _train(tiny, tmp_path, schedule, epochs=8)  # nor does it go on when it is called again
     assert json.loads((tmp_path / "latest/progress.json").read_text())["step"] == 4
 
 

@@ -1,0 +1,117 @@
+"""A recipe's rows: found by name, drawn, mixed and augmented, and never of a held-out passage."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from training.data import passage_key
+from training.recipe import Recipe
+from training.rows import Rows, find_file
+from worker.contracts.errors import InputError
+
+
+def _line(number: int, passage: int) -> str:
+    context = f"The mill of town {passage} was built in {1700 + passage} by Joan."
+    return json.dumps(
+        {
+            "id": f"{passage}-{number}",
+            "question": f"Question {number}?",
+            "context": context,
+            "answers": {"text": ["Joan"], "answer_start": [context.index("Joan")]},
+        }
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "train").mkdir()
+    lines = [_line(number, passage) for passage in range(40) for number in range(2)]
+    (tmp_path / "train" / "towns.jsonl").write_text("\n".join(lines))
+    again = [_line(9, passage).replace("The mill", "THE MILL") for passage in range(60)]
+    (tmp_path / "again.jsonl").write_text("\n".join(again))
+    return tmp_path
+
+
+def _recipe(**changes: object) -> Recipe:
+    table = {
+        "name": "mine",
+        "data": {
+            "towns": {"licence": "MIT"},
+            "few": {"licence": "MIT", "file": "again", "rows": 20, "seed": 1},
+        },
+        "held_out": {"files": ["towns"], "share": 0.3, "seed": 5, "judge_rows": 6},
+        "mixtures": {"all": ["towns", "few"]},
+        "augment": {"hard": {"how": "nearest", "of": ["all"], "rows": 12}},
+        "steps": {"first": {"kind": "finetune", "stages": [{"rows": ["all"]}]}},
+        "card": {"licence": "MIT", "summary": "", "limits": []},
+    }
+    return msgspec.convert(table | changes, Recipe)
+
+
+def test_no_row_of_a_held_out_passage_is_trained_on_whatever_its_file(folder: Path) -> None:
+    rows = Rows(_recipe(), folder)
+    held = {passage_key(row.context) for row in rows.held_out}
+    assert 5 < len(held) < 20
+    assert len(rows.held_out) == 2 * len(held)
+    trained = rows.get(["all", "hard"])
+    assert not {passage_key(row.context) for row in trained} & held
+    assert len(rows.get(["towns"])) == 80 - len(rows.held_out)
+    assert len(rows.get(["few"])) < 20  # 20 are drawn, those of held-out passages left out
+
+
+def test_mixtures_follow_their_names_in_order(folder: Path) -> None:
+    rows = Rows(_recipe(), folder)
+    assert rows.get(["all"]) == (*rows.get(["towns"]), *rows.get(["few"]))
+    assert rows.get(["few", "few"]) == rows.get(["few"]) * 2
+
+
+def test_made_rows_have_no_answer_and_are_as_many_as_asked_for(folder: Path) -> None:
+    made = Rows(_recipe(), folder).get(["hard"])
+    assert made == ()  # every passage here names the answer
+    few = {"hard": {"how": "negations", "of": ["all"], "rows": 3, "seed": 2}}
+    assert Rows(_recipe(augment=few), folder).get(["hard"]) == ()  # nothing to negate either
+    number = {"hard": {"how": "numbers", "of": ["all"], "rows": 3, "seed": 2}}
+    swapped = Rows(_recipe(augment=number), folder).get(["hard"])
+    assert len(swapped) == 3
+    assert not any(row.answers for row in swapped)
+
+
+def test_judges_are_some_of_the_held_out_rows(folder: Path) -> None:
+    rows = Rows(_recipe(), folder)
+    assert len(rows.judges) == 6
+    assert set(rows.judges) < set(rows.held_out)
+
+
+def test_what_is_read_is_said_once_with_what_was_dropped(folder: Path) -> None:
+    bad = json.dumps(
+        {"question": "q", "context": "c", "answers": {"text": ["x"], "answer_start": [0]}}
+    )
+    lines = (folder / "train" / "towns.jsonl").read_text()
+    (folder / "train" / "towns.jsonl").write_text(lines + "\n" + bad)
+    said: list[str] = []
+    rows = Rows(_recipe(), folder, said.append)
+    rows.get(["towns"])
+    rows.get(["towns"])
+    assert said == ["towns: 80 of 80 rows, 1 dropped"]
+
+
+def test_a_file_that_is_not_there_is_one_sentence(folder: Path) -> None:
+    recipe = _recipe(data={"towns": {"licence": "MIT"}, "few": {"licence": "MIT", "file": "gone"}})
+    with pytest.raises(InputError, match=r"no file gone .* SPANMILL_DATA"):
+        Rows(recipe, folder).find(["all"])
+    assert set(Rows(_recipe(), folder).find(["few"])) == {"towns", "few"}
+
+
+def test_two_files_of_one_name_are_refused(folder: Path) -> None:
+    (folder / "towns.parquet").write_bytes(b"")
+    with pytest.raises(InputError, match="have one name"):
+        find_file(folder, "towns")
+    assert find_file(folder, "train/towns") == folder / "train" / "towns.jsonl"
+
+
+def test_a_file_without_a_usable_row_is_refused(folder: Path) -> None:
+    (folder / "again.jsonl").write_text("")
+    with pytest.raises(InputError, match="few holds no usable row"):
+        Rows(_recipe(), folder).get(["few"])

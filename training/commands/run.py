@@ -1,0 +1,69 @@
+"""`spanmill training run` and `thaw`: a recipe from its rows to its bundle, and back to weights."""
+
+from pathlib import Path
+
+import click
+
+from training.follow import follow
+from training.kitchen import Place
+from training.lines import telling
+from training.recipe_file import read_recipe
+from training.thaw import thaw as thaw_bundle
+from worker.contracts.bundle import find_bundle, load_bundle
+from worker.contracts.errors import UsageError
+from worker.settings import count_cores
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--out", type=click.Path(path_type=Path),
+              help="The run's folder. Default: spanmill-runs/<the recipe's name>.")  # fmt: skip
+@click.option("--data-dir", required=True, envvar="SPANMILL_DATA", show_envvar=True,
+              type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Where the recipe's files are.")  # fmt: skip
+@click.option("--encoder", help="A folder or hub name, instead of the recipe's encoder.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
+              help="Of the recipe, such as steps.first.schedule.seed=2; repeat it.")  # fmt: skip
+@click.option("--processes", default=None, type=click.IntRange(min=1),
+              help="How many read to score a bundle; default: the cores.")  # fmt: skip
+def run(
+    recipe: str,
+    out: Path | None,
+    data_dir: Path,
+    encoder: str | None,
+    settings: tuple[str, ...],
+    processes: int | None,
+) -> None:
+    """Follow a RECIPE: a TOML file, or one of the package by its name, such as default.
+
+    What is finished stays: the same command goes on where it was interrupted.
+    """
+    written = read_recipe(recipe, settings)
+    place = Place(
+        out=Path("spanmill-runs") / written.recipe.name if out is None else out,
+        data=data_dir,
+        encoder=encoder,
+        processes=count_cores() if processes is None else processes,
+    )
+    try:
+        with telling(say):
+            made = follow(written, place, say)
+    except KeyboardInterrupt:
+        say("interrupted: the same command goes on from the last checkpoint")
+        raise
+    click.echo(made)
+
+
+@click.command()
+@click.argument("bundle")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder.")
+def thaw(bundle: str, out: Path) -> None:
+    """Write a BUNDLE's weights as safetensors, in a folder that transformers loads."""
+    if out.exists():
+        raise UsageError(f"{out} exists: give a new folder by --out")
+    click.echo(thaw_bundle(load_bundle(find_bundle(bundle)), out))
+
+
+def say(line: str) -> None:
+    """Print a line about the progress."""
+    click.echo(line, err=True)

@@ -1,0 +1,91 @@
+"""What a recipe's bundle tells on its card: recipe, steps, seeds, and every file's digest."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from training.card import Data, Origin, read_revision
+from training.kitchen import Kitchen
+from training.recipe import Pack, list_files, parse_start
+from worker.contracts.bundle import prove_file
+
+
+def describe_origin(step: Pack, kitchen: Kitchen) -> Origin:
+    """Say how to make the bundle again."""
+    recipe, written = kitchen.recipe, kitchen.written
+    share, files = recipe.held_out.share, recipe.held_out.files
+    steps = [kitchen.find_done(name) for name in kitchen.needed]
+    return Origin(
+        recipe=written.text,
+        git_revision=read_revision(Path(__file__).parent),
+        seeds=list_seeds(kitchen),
+        encoder=recipe.encoder,
+        encoder_sha256=find_encoder_proof(kitchen),
+        checkpoint_sha256=kitchen.prove_start(step.start),
+        held_out=f"{share:g} of the passages of {len(files)} files:"
+        f" {len(kitchen.rows.held_out)} rows, none of whose passages was trained on",
+        settings=written.settings,
+        steps=tuple(one for one in steps if one is not None),
+    )
+
+
+def find_encoder_proof(kitchen: Kitchen) -> str | None:
+    """Return the encoder's digest; that which a bundle's card tells, where one is begun with."""
+    if "encoder" in kitchen.proofs or kitchen.place.encoder is not None:
+        return kitchen.prove_start("encoder")
+    for card in _list_cards(kitchen):
+        proof = card.get("origin", {}).get("encoder_sha256")
+        if proof is not None:
+            return str(proof)
+    return None
+
+
+def list_seeds(kitchen: Kitchen) -> dict[str, int]:
+    """Return every seed that something was drawn with."""
+    recipe = kitchen.recipe
+    seeds = {"held-out split": recipe.held_out.seed}
+    if recipe.held_out.judge_rows is not None:
+        seeds["judges"] = recipe.held_out.judge_seed
+    drawn = {name: recipe.data[name] for name in kitchen.files}
+    seeds |= {name: table.seed for name, table in drawn.items() if table.rows is not None}
+    seeds |= {name: one.seed for name, one in recipe.augment.items()}
+    steps = {name: recipe.steps[name] for name in kitchen.needed}
+    return seeds | {
+        name: step.schedule.seed for name, step in steps.items() if not isinstance(step, Pack)
+    }
+
+
+def describe_rows(kitchen: Kitchen) -> tuple[Data, ...]:
+    """Prove every file, with what it was used for; a thawed bundle's are told by its card."""
+    recipe = kitchen.recipe
+    trained = list_files(recipe, kitchen.names)
+    found = []
+    for name, path in kitchen.files.items():
+        table = recipe.data[name]
+        used = [] if name not in trained else ["training"]
+        if table.rows is not None:
+            used = [f"{one}, {table.rows} of its rows" for one in used]
+        if name in recipe.held_out.files:
+            used.append("held-out passages for calibration")
+        found.append(_prove(path, ", and ".join(used), table.licence))
+    for report, path in kitchen.reports.items():
+        licence = recipe.reports[report].licence
+        found.append(_prove(path, f"scores only ({report})", licence))
+    known = {(one.name, one.sha256) for one in found if one.used_for.startswith("training")}
+    earlier = [Data(**one) for card in _list_cards(kitchen) for one in card.get("data", ())]
+    return tuple(found) + tuple(
+        replace(one, used_for="training, of the bundle that this one began with")
+        for one in earlier
+        if one.used_for.startswith("training") and (one.name, one.sha256) not in known
+    )
+
+
+def _prove(path: Path, used_for: str, licence: str) -> Data:
+    return Data(path.name, used_for, prove_file(path).sha256, licence)
+
+
+def _list_cards(kitchen: Kitchen) -> list[dict[str, Any]]:
+    """Return the cards of the bundles that the needed steps begin with."""
+    starts = [parse_start(kitchen.recipe.steps[name].start) for name in kitchen.needed]
+    names = dict.fromkeys(one.name for one in starts if one.kind == "bundle")
+    return [kitchen.find_bundle(name).manifest.card for name in names]

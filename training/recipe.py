@@ -1,0 +1,186 @@
+"""A recipe: how a bundle is made, from which rows, in which steps; as a TOML file says it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+
+from training.card import Encoder
+from training.lesson import Weights
+from training.quantize import Mode
+from training.schedule import Schedule
+from worker.contracts.errors import UsageError
+from worker.contracts.family import WindowSizes
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Names = tuple[str, ...]
+_STARTS = ("encoder", "step", "bundle", "checkpoint")
+
+
+class FileTable(msgspec.Struct, frozen=True, kw_only=True):
+    """A file under the data folder, by its name without suffixes; ``rows`` draws so many of it."""
+
+    licence: str
+    file: str | None = None
+    rows: Count | None = None
+    seed: int = 0
+
+
+class Augmented(msgspec.Struct, frozen=True, kw_only=True):
+    """Unanswerable rows, made from answerable ones by a way of ``training.augment``."""
+
+    how: Literal["nearest", "entities", "numbers", "negations"]
+    of: Names
+    rows: Count
+    seed: int = 0
+
+
+class HeldOutTable(msgspec.Struct, frozen=True, kw_only=True):
+    """A share of these files' passages: calibrates, and so many of its rows choose checkpoints."""
+
+    files: Names
+    share: Annotated[float, msgspec.Meta(gt=0, lt=1)]
+    seed: int = 13
+    judge_rows: Count | None = None
+    judge_seed: int = 0
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that is scored for the card, and used for nothing else."""
+
+    file: str
+    licence: str
+
+
+class StageTable(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a fine-tuning: rows by their names, and how often they are read."""
+
+    rows: Names
+    epochs: Count = 1
+
+
+class MaterialTable(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a distillation: rows, and ``pairs``: rows whose answers nobody looks at."""
+
+    rows: Names = ()
+    pairs: Names = ()
+    epochs: Count = 1
+
+
+class FineTune(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="finetune"):
+    """A step that learns from labels."""
+
+    stages: tuple[StageTable, ...]
+    start: str = "encoder"
+    schedule: Schedule = Schedule()
+
+
+class Distill(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="distill"):
+    """A step that learns from teachers; the fields are those of ``training.lesson``."""
+
+    teachers: Names
+    weights: Weights
+    materials: tuple[MaterialTable, ...]
+    start: str = "encoder"
+    layers: tuple[Count, ...] | None = None
+    new_head: bool = False
+    temperature: float = 2.0
+    layer_map: str = "uniform"
+    layer_step: Count | None = None
+    relations: Names = ("value",)
+    relation_heads: Count | None = None
+    relation_layer: Count | None = None
+    schedule: Schedule = Schedule()
+
+
+class Pack(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="bundle"):
+    """A step that exports, quantizes, calibrates, scores and packs."""
+
+    start: str
+    mode: Mode = Mode.DYNAMIC
+    range_rows: Count = 300
+
+
+Step = FineTune | Distill | Pack
+
+
+class Words(msgspec.Struct, frozen=True, kw_only=True):
+    """What the card says in words."""
+
+    licence: str
+    summary: str
+    limits: tuple[str, ...]
+    language: str = "en"
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file; steps run in their order. ``mixtures`` are names for several names."""
+
+    name: str
+    data: dict[str, FileTable]
+    held_out: HeldOutTable
+    steps: dict[str, Step]
+    card: Words
+    encoder: Encoder | None = None
+    windows: WindowSizes = WindowSizes()
+    augment: dict[str, Augmented] = {}
+    mixtures: dict[str, Names] = {}
+    reports: dict[str, Report] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a step begins with: ``encoder``, or a ``step``, ``bundle`` or ``checkpoint`` by name."""
+
+    kind: str
+    name: str = ""
+
+
+def parse_start(text: str) -> Start:
+    """Return what ``encoder``, ``step:NAME``, ``bundle:PATH`` or ``checkpoint:PATH`` says."""
+    kind, _, name = text.partition(":")
+    if kind not in _STARTS or (kind == "encoder") == bool(name):
+        raise UsageError(
+            f"{text!r} is nothing to start from: say encoder, step:NAME, bundle:PATH or"
+            " checkpoint:PATH"
+        )
+    return Start(kind, name)
+
+
+def list_sources(step: Step) -> list[Start]:
+    """Return what a step stands on: its start and its teachers."""
+    teachers = step.teachers if isinstance(step, Distill) else ()
+    return [parse_start(one) for one in (step.start, *teachers)]
+
+
+def list_names(step: Step) -> list[str]:
+    """Return the names of all rows that a step learns from."""
+    if isinstance(step, FineTune):
+        return [name for stage in step.stages for name in stage.rows]
+    if isinstance(step, Distill):
+        return [name for one in step.materials for name in (*one.rows, *one.pairs)]
+    return []
+
+
+def list_needed(recipe: Recipe) -> list[str]:
+    """Return the steps that the last one needs, and it, in their order."""
+    needed = {list(recipe.steps)[-1]}
+    for name in reversed(recipe.steps):
+        if name in needed:
+            sources = list_sources(recipe.steps[name])
+            needed |= {one.name for one in sources if one.kind == "step"}
+    return [name for name in recipe.steps if name in needed]
+
+
+def list_files(recipe: Recipe, names: Sequence[str]) -> list[str]:
+    """Return which tables of ``data`` stand behind names of rows, each once."""
+    found: dict[str, None] = {}
+    for name in names:
+        if name in recipe.data:
+            found[name] = None
+        elif name in recipe.mixtures:
+            found |= dict.fromkeys(list_files(recipe, recipe.mixtures[name]))
+        else:
+            found |= dict.fromkeys(list_files(recipe, recipe.augment[name].of))
+    return list(found)

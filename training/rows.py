@@ -1,0 +1,132 @@
+"""A recipe's rows by their names: files found, read, drawn from, added to, split by passage."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from training.augment import (
+    ask_nearest_passages,
+    swap_entities,
+    swap_negations,
+    swap_numbers,
+)
+from training.data import Labelled, load, passage_key, sample, split
+from training.recipe import FileTable, Recipe, list_files
+from worker.contracts.errors import InputError
+
+#: What can follow a file's name.
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+_WAYS: dict[str, Callable[[Sequence[Labelled], int, int], list[Labelled]]] = {
+    "nearest": ask_nearest_passages,
+    "entities": swap_entities,
+    "numbers": swap_numbers,
+    "negations": swap_negations,
+}
+
+
+def find_file(folder: Path, name: str) -> Path:
+    """Return the file of that name, without its suffixes, in a folder or a folder in it.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    places = [folder, *sorted(one for one in folder.glob("*") if one.is_dir())]
+    found = [place / f"{name}{suffix}" for place in places for suffix in SUFFIXES]
+    found = [path for path in found if path.is_file()]
+    if not found:
+        raise InputError(
+            f"there is no file {name} ({', '.join(SUFFIXES)}) in {folder} or a folder in it: give"
+            " its place by --data-dir or SPANMILL_DATA"
+        )
+    if len(found) > 1:
+        raise InputError(
+            f"{found[0]} and {found[1]} have one name: name a file of the recipe by its folder too"
+        )
+    return found[0]
+
+
+class Rows:
+    """The rows that a recipe names, without those in held-out passages; each is read once."""
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Take the folder of the data; nothing is read yet."""
+        self._recipe, self._folder, self._say = recipe, folder, say
+        self._known: dict[str, tuple[Labelled, ...]] = {}
+
+    def find(self, names: Sequence[str]) -> dict[str, Path]:
+        """Return the files behind names of rows, and those of the held-out rows.
+
+        Raises:
+            InputError: one is not there.
+        """
+        wanted = dict.fromkeys(self._recipe.held_out.files)
+        wanted |= dict.fromkeys(list_files(self._recipe, names))
+        return {name: self._find(name, self._recipe.data[name]) for name in wanted}
+
+    def get(self, names: Sequence[str]) -> tuple[Labelled, ...]:
+        """Return the rows of these names, one after another.
+
+        Raises:
+            InputError: a file cannot be read, or holds no usable row.
+        """
+        return tuple(row for name in names for row in self._get(name))
+
+    @cached_property
+    def held_out(self) -> tuple[Labelled, ...]:
+        """The rows of the held-out passages."""
+        given = self._recipe.held_out
+        rows = [row for name in given.files for row in self._read(name)]
+        return split(rows, given.share, given.seed).held_out
+
+    @property
+    def judges(self) -> tuple[Labelled, ...]:
+        """The held-out rows that choose checkpoints."""
+        given = self._recipe.held_out
+        if given.judge_rows is None:
+            return self.held_out
+        return sample(self.held_out, given.judge_rows, given.judge_seed)
+
+    @cached_property
+    def _held_keys(self) -> frozenset[str]:
+        return frozenset(passage_key(context) for context in {row.context for row in self.held_out})
+
+    def _get(self, name: str) -> tuple[Labelled, ...]:
+        if name not in self._known:
+            self._known[name] = self._make(name)
+        return self._known[name]
+
+    def _make(self, name: str) -> tuple[Labelled, ...]:
+        if name in self._recipe.mixtures:
+            return self.get(self._recipe.mixtures[name])
+        if name in self._recipe.augment:
+            how = self._recipe.augment[name]
+            answerable = [row for row in self.get(how.of) if row.answers]
+            return self._spare(_WAYS[how.how](answerable, how.rows, how.seed))
+        return self._spare(self._read(name))
+
+    def _spare(self, rows: Sequence[Labelled]) -> tuple[Labelled, ...]:
+        """Return the rows whose passage is not held out."""
+        contexts = {row.context for row in rows}
+        held = {context for context in contexts if passage_key(context) in self._held_keys}
+        return tuple(row for row in rows if row.context not in held)
+
+    def _read(self, name: str) -> tuple[Labelled, ...]:
+        """Return a file's rows, drawn from where the recipe says so, held-out ones among them."""
+        key = f"file {name}"  # a mixture may not have this name
+        if key not in self._known:
+            table = self._recipe.data[name]
+            loaded = load(self._find(name, table))
+            dropped = f", {loaded.dropped} dropped" if loaded.dropped else ""
+            if not loaded.rows:
+                raise InputError(f"the file of {name} holds no usable row{dropped}: give another")
+            rows = loaded.rows
+            if table.rows is not None:
+                rows = sample(rows, table.rows, table.seed)
+            self._say(f"{name}: {len(rows)} of {len(loaded.rows)} rows{dropped}")
+            self._known[key] = rows
+        return self._known[key]
+
+    def _find(self, name: str, table: FileTable) -> Path:
+        return find_file(self._folder, name if table.file is None else table.file)
