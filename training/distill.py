@@ -18,7 +18,7 @@ from training.imitation import UNLABELLED, Imitation
 from training.layers import take_layers
 from training.lesson import Lesson, Material, Student, refuse_senseless
 from training.run import BEST, Run
-from training.schedule import Plan, Schedule, count_steps, lay_out
+from training.schedule import Plan, Schedule, find_last_step, lay_out
 from training.teacher import (
     Cache,
     Panel,
@@ -70,13 +70,14 @@ def distill(
     labels = [None] * len(plan.features) if watched else ask(teachers, plan, run, lesson.cache)
     loader = run.open_loader(plan, list(map(Taught, plan.features, labels)), pad_taught)
     done = run.resume("-".join([plan.digest(), *(teacher.digest for teacher in teachers)]))
+    last_step = find_last_step(plan, schedule)
     for batch in skip_first_batches(loader, done * schedule.accumulation):
-        if run.has_lost_patience():
+        if run.progress.step >= last_step or run.has_lost_patience():
             break
         if not run.learn(batch, plan):
             continue
-        last = run.progress.step == count_steps(plan, schedule)
-        if last or run.progress.step % schedule.checkpoint_every_steps == 0:
+        is_last = run.progress.step == last_step
+        if is_last or run.progress.step % schedule.checkpoint_every_steps == 0:
             run.evaluate(held_out)
             run.save()
     return out / BEST

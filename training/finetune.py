@@ -13,7 +13,7 @@ from training.features import pad
 from training.losses import span_loss
 from training.predict import SpanModel
 from training.run import BEST, Run
-from training.schedule import Schedule, Stage, count_steps, plan_run
+from training.schedule import Schedule, Stage, find_last_step, plan_run
 from worker.contracts.family import WindowSizes
 
 
@@ -40,13 +40,14 @@ def finetune(
     plan = plan_run(stages, schedule, run.encoder)
     loader = run.open_loader(plan, plan.features, pad)
     done = run.resume(plan.digest())
+    last_step = find_last_step(plan, schedule)
     for batch in skip_first_batches(loader, done * schedule.accumulation):
-        if run.has_lost_patience():
+        if run.progress.step >= last_step or run.has_lost_patience():
             break
         if not run.learn(batch, plan):
             continue
-        last = run.progress.step == count_steps(plan, schedule)
-        if last or run.progress.step % schedule.checkpoint_every_steps == 0:
+        is_last = run.progress.step == last_step
+        if is_last or run.progress.step % schedule.checkpoint_every_steps == 0:
             run.evaluate(held_out)
             run.save()
     return out / BEST

@@ -30,7 +30,7 @@ from training.checkpoint import (
 from training.data import Labelled
 from training.predict import HeldOut, SpanModel, score_held_out
 from training.progress import Metrics, Progress, read_progress
-from training.schedule import Plan, Schedule, count_steps, rate_at
+from training.schedule import Plan, Schedule, count_steps, find_last_step, rate_at
 from worker.contracts.errors import JobError, UsageError
 from worker.contracts.family import WindowSizes
 
@@ -204,7 +204,7 @@ class Run:
         self.metrics.write(
             {
                 "step": self.progress.step,
-                "steps": count_steps(plan, self.schedule),
+                "steps": find_last_step(plan, self.schedule),
                 "epoch": plan.epoch_at(seen),
                 "loss": sum(sum(one.values()) for one in self._losses) / len(self._losses),
                 "losses": _mean_by_name(self._losses),

@@ -33,7 +33,7 @@ class Schedule:
 
     The rate rises over ``warmup_share`` of the steps, then falls to zero as a polynomial of
     ``decay_power``. ``patience`` is how many checkpoints without a better held-out F1 are borne;
-    None never stops early.
+    None never stops early. After ``stop_after_steps`` the run ends, its rates those of a whole one.
     """
 
     learning_rate: float = 1e-4
@@ -49,6 +49,7 @@ class Schedule:
     checkpoint_every_steps: _Count = 500
     checkpoints_kept: _Count = 2
     patience: int | None = None
+    stop_after_steps: _Count | None = None
     pool_batches: _Count = 64
     seed: int = 1
     precision: Literal["no", "bf16", "fp16"] = "bf16"
@@ -119,6 +120,12 @@ def lay_out(parts: Sequence[tuple[Sequence[Feature], int]], schedule: Schedule) 
 def count_steps(plan: Plan, schedule: Schedule) -> int:
     """Return how many optimizer steps a plan takes."""
     return math.ceil(len(plan) / schedule.accumulation)
+
+
+def find_last_step(plan: Plan, schedule: Schedule) -> int:
+    """Return after which step a run ends: the plan's last, or where the schedule stops it."""
+    steps = count_steps(plan, schedule)
+    return steps if schedule.stop_after_steps is None else min(steps, schedule.stop_after_steps)
 
 
 def rate_at(step: int, steps: int, schedule: Schedule) -> float:

@@ -134,6 +134,20 @@ def test_a_finished_run_stays_as_it_is(tiny: Tiny, tmp_path: Path) -> None:
     assert all(torch.equal(before[name], value) for name, value in _tensors(tmp_path).items())
 
 
+def test_a_run_that_is_to_stop_has_the_weights_of_a_whole_one_there(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    schedule = replace(FAST, checkpoint_every_steps=3, checkpoints_kept=9)
+    _train(tiny, tmp_path / "whole", schedule)
+    whole = load_file(tmp_path / "whole" / "step-0000003" / "training.safetensors")
+    for _ in range(2):  # nor does it go on when it is called again
+        _train(tiny, tmp_path / "part", replace(schedule, stop_after_steps=3))
+    part = _tensors(tmp_path / "part")
+    assert all(torch.equal(whole[name], value) for name, value in part.items())
+    lines = [line for line in _metrics(tmp_path / "part") if "loss" in line]
+    assert [(line["step"], line["steps"]) for line in lines] == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_the_loss_falls_and_every_step_is_recorded(tiny: Tiny, tmp_path: Path) -> None:
     _train(tiny, tmp_path, replace(FAST, dropout=0.0), epochs=10)
     lines = _metrics(tmp_path)
