@@ -6,6 +6,7 @@ packages come from is taken from this machine's apt and pip, while it runs.
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,7 @@ def make_base() -> None:
     container = run(buildah("from", "scratch")).strip()
     run(buildah("copy", container, root, "/"))
     run(buildah("commit", "--rm", container, BASE))
+    shutil.rmtree(root)
 
 
 def build(target: str) -> str:
