@@ -11,6 +11,10 @@ import click
 from producer.exits import DONE, FAILED, INTERRUPTED, USAGE
 from worker.contracts.errors import SpanmillError, UsageError
 
+#: As `worker.log` has them, which is loaded when there is something to say.
+LOG_FORMATS = ("text", "json")
+LOG_FORMAT = "--log-format"
+
 #: Loaded when called, so that `--help` is quick and torch is needed by `spanmill training` alone.
 COMMANDS = {
     "answer": ("producer.commands.answer:answer", "Answer the questions of files on this machine."),
@@ -60,29 +64,51 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="spanmill", message="%(version)s")
 @click.option("--debug", is_flag=True, help="Print tracebacks.  [also: SPANMILL_DEBUG=1]")
+@click.option(
+    LOG_FORMAT,
+    type=click.Choice(LOG_FORMATS),
+    help="What is said on standard error: sentences, or a JSON object a line.  [default: text;"
+    " also: SPANMILL_LOG_FORMAT]",
+)
 def spanmill(**_: bool) -> None:
     """Answer questions over passages in bulk: Parquet in, spans with confidence out."""
 
 
-# `main` reads --debug itself: it must hold whatever goes wrong, parsing the options too, and
-# wherever it stands.
+# `main` reads --debug and --log-format itself: they must hold whatever goes wrong, parsing the
+# options too, and wherever they stand.
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or os.environ.get("SPANMILL_DEBUG", "") not in ("", "0")
-    sys.exit(_run([one for one in given if one != "--debug"], debug=debug))
+    look = _take_format(given)
+    if look not in LOG_FORMATS:
+        _complain(f"{LOG_FORMAT} is {' or '.join(LOG_FORMATS)}, not {look!r}: choose one", "text")
+        sys.exit(USAGE)
+    sys.exit(_run([one for one in given if one != "--debug"], look, debug=debug))
 
 
-def _run(arguments: list[str], *, debug: bool) -> int:
+def _take_format(given: list[str]) -> str:
+    """Return the log's format, and take it out of the arguments."""
+    for place, word in enumerate(given):
+        name, equals, look = word.partition("=")
+        if name == LOG_FORMAT:
+            taken = given[place : place + (1 if equals else 2)]
+            del given[place : place + len(taken)]
+            return look if equals else "".join(taken[1:])
+    found = os.environ.get("SPANMILL_LOG_FORMAT", "")
+    return found if found else LOG_FORMATS[0]
+
+
+def _run(arguments: list[str], look: str, *, debug: bool) -> int:
     try:
-        status = spanmill.main(arguments, prog_name="spanmill", standalone_mode=False)
+        status = spanmill.main(arguments, prog_name="spanmill", standalone_mode=False, obj=look)
     except SpanmillError as error:
         if debug:
             traceback.print_exc()
-        _complain(str(error))
+        _complain(str(error), look)
         return USAGE if isinstance(error, UsageError) else FAILED
     except click.ClickException as error:
-        error.show()
+        _show(error, look)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
@@ -94,13 +120,30 @@ def _run(arguments: list[str], *, debug: bool) -> int:
     except Exception as error:  # noqa: BLE001  the last resort: a sentence instead of a traceback
         if debug:
             traceback.print_exc()
-        _complain(f"unexpected {type(error).__name__} ({error}): run it with --debug and report it")
+        # What a library says may quote a row: it may be read here, but not be kept in a log.
+        quoted = f" ({error})" if look == LOG_FORMATS[0] else ""
+        name = type(error).__name__
+        _complain(f"unexpected {name}{quoted}: run it with --debug and report it", look)
         return FAILED
     return status if isinstance(status, int) else DONE
 
 
-def _complain(message: str) -> None:
-    click.echo(f"spanmill: error: {message}", err=True)
+def _show(error: click.ClickException, look: str) -> None:
+    """Say what is wrong with the command line; with its usage, for a person."""
+    if look == LOG_FORMATS[0]:
+        error.show()
+    else:
+        _complain(error.format_message(), look)
+
+
+def _complain(message: str, look: str) -> None:
+    if look == LOG_FORMATS[0]:
+        click.echo(f"spanmill: error: {message}", err=True)
+        return
+    from worker.events import Event, Level  # loads Arrow, which `--help` has no use for
+    from worker.log import open_log
+
+    open_log(look).tell(Event("error", Level.ERROR, message))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from worker.attempts import OutgoingBatch
 from worker.contracts.errors import JobError, WorldError
 from worker.contracts.job import State
 from worker.contracts.shard import encode_payload
+from worker.events import Level
 from worker.local import DRAIN_SECONDS, FleetOptions, Hooks, run_fleet
 from worker.task import Done, Tools
 from worker.tools import JobTools, open_tools
@@ -103,14 +104,17 @@ class _Watch:
 
     def _paused(self, reason: str) -> None:
         self._diary.note(State.PAUSED, reason)
-        self._run.progress.say(f"paused: {reason}; the job goes on by itself")
+        self._run.progress.say(
+            f"paused: {reason}; the job goes on by itself", "paused", Level.WARNING
+        )
 
     def _resumed(self) -> None:
         self._diary.note(State.RUNNING)
-        self._run.progress.say("going on")
+        self._run.progress.say("going on", "going-on")
 
     def _draining(self) -> None:
         self._run.progress.say(
             f"stopping when the batches in work are done, in {DRAIN_SECONDS:.0f} s at most;"
-            " interrupt again to stop at once"
+            " interrupt again to stop at once",
+            "stopping",
         )

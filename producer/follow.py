@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from producer.diary import Diary
 from producer.fleet_status import say_lonely
+from producer.meter import Meter
 from producer.run import (
     FIRST_BACKOFF_SECONDS,
     LONGEST_BACKOFF_SECONDS,
@@ -20,6 +21,7 @@ from worker.contracts.flight import Counts
 from worker.contracts.job import State
 from worker.contracts.ledger import Ledger
 from worker.contracts.resend import Resender
+from worker.events import Level
 
 T = TypeVar("T")
 
@@ -33,8 +35,11 @@ COMPLAIN_SECONDS = 15.0
 class Follower:
     """What a producer knows of its job."""
 
-    def __init__(self, run: Run, diary: Diary, ledger: Ledger, resender: Resender) -> None:
+    def __init__(
+        self, run: Run, diary: Diary, ledger: Ledger, resender: Resender, meter: Meter
+    ) -> None:
         """Know nothing yet."""
+        self._meter = meter
         self._run = run
         self._diary = diary
         self._ledger = ledger
@@ -105,16 +110,18 @@ class Follower:
             self._paused_since = now
             if self._run.folder.read_state() != State.PAUSED:  # a worker may have written it
                 self._diary.note(State.PAUSED, reason)
-        self._complain(f"paused: {reason}; the job goes on by itself")
+            self._meter.pause()
+        self._complain(f"paused: {reason}; the job goes on by itself", "paused")
         if now - max(self._paused_since, self._moved_at) > self._run.max_pause_seconds:
             raise WorldError(reason)
 
-    def _complain(self, line: str) -> None:
+    def _complain(self, line: str, event: str) -> None:
         """Say what is new, not too often: a reason may name another file each time."""
         now = time.monotonic()
         if line != self._said and now - self._said_at > COMPLAIN_SECONDS:
             self._said, self._said_at = line, now
-            self._run.progress.say(line)
+            self._meter.warn(event)
+            self._run.progress.say(line, event, Level.WARNING)
 
     def say_cancelled(self) -> str:
         """Say that the job was cancelled."""
@@ -125,33 +132,45 @@ class Follower:
             try:
                 self._ledger.cancel(self._run.manifest.job)
             except WorldError:  # what it holds is lost, or found to be cancelled: by `cancel`
-                self._run.progress.say("the broker is away: what waits there may still be answered")
+                self._run.progress.say(
+                    "the broker is away: what waits there may still be answered",
+                    "broker-away",
+                    Level.WARNING,
+                )
             raise JobError(self.say_cancelled())
 
     def _tend(self) -> None:
         try:
-            self._resender.resend()
+            self._meter.resend(self._run.manifest.job, self._resender.resend())
             cards = self._ledger.list_workers()
+            flight = self._ledger.flight() if self._meter.is_served else None
         except WorldError as error:
+            self._meter.miss_broker()
             self.suffer(str(error))
             return
+        self._meter.see(flight, len(cards))
         lonely = say_lonely(self.counts, cards)
         is_new = not self._is_lonely and time.monotonic() - self._moved_at > LONELY_SECONDS
         if lonely is None:
             self._is_lonely = False
         elif is_new:
             self._is_lonely = True
-            self._run.progress.say(f"{lonely} --broker URL --jobs-root {self._run.root}`")
+            self._meter.warn("no-worker")
+            self._run.progress.say(
+                f"{lonely} --broker URL --jobs-root {self._run.root}`", "no-worker", Level.WARNING
+            )
 
     def _count(self) -> None:
         try:
             self.counts = self._ledger.count(self._run.manifest.job)
         except WorldError as error:
+            self._meter.miss_broker()
             self.suffer(str(error))
             return
         counts = self.counts
         if counts is None:
             return
+        self._meter.count(counts)
         if counts.rows_done > self._rows:
             self._moved_at = time.monotonic()
             self._run.progress.advance(
@@ -169,11 +188,12 @@ class Follower:
         if self._paused_since is not None:
             self._go_on()
         if counts.trouble is not None:
-            self._complain(f"{counts.trouble}; other workers go on")
+            self._complain(f"{counts.trouble}; other workers go on", "trouble")
 
     def _go_on(self) -> None:
         self._paused_since = self._said = None
         self._said_at = float("-inf")
+        self._meter.go_on()
         if self._run.folder.read_state() != State.RUNNING:
             self._diary.note(State.RUNNING)
-        self._run.progress.say("going on")
+        self._run.progress.say("going on", "going-on")

@@ -71,6 +71,17 @@ QUEUE = option("--queue", default=DEFAULT_QUEUE, help="Queue that the fleet's wo
 JOBS_ROOT = option("--jobs-root", type=read_root, metavar="DIR", help="Folder of the jobs.")
 JSON = option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 
+METRICS_PORT = option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Serve Prometheus metrics there; 0 is any free port.  [default: none are served]",
+)
+METRICS_HOST = option(
+    "--metrics-host",
+    default="0.0.0.0",  # noqa: S104  who asks for metrics wants them from elsewhere
+    help="Address to serve them at.",
+)
+
 _SHARED = (
     click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
     option("--out", "output", required=True, help="Parquet file, or a folder if it ends in /."),

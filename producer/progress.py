@@ -6,12 +6,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from worker.events import Event, Level
+from worker.log import Log, LogFormat
+
 
 class Progress:
     """A bar over a job's rows. What was done before this run does not count into the speed."""
 
-    def __init__(self, rows: int) -> None:
-        """Show nothing yet; nothing at all where standard error is no terminal."""
+    def __init__(self, rows: int, log: Log | None = None) -> None:
+        """Show nothing yet; nothing at all off a terminal, or where the log is for programs."""
+        self._log = Log() if log is None else log
+        is_json = self._log.look is LogFormat.JSON
         self._console = Console(stderr=True)
         self._bar = RichProgress(
             BarColumn(),
@@ -21,7 +26,7 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[errors]}", style="red"),
             console=self._console,
-            disable=sys.stderr is None or not sys.stderr.isatty(),
+            disable=is_json or sys.stderr is None or not sys.stderr.isatty(),
         )
         self._task = self._bar.add_task("", total=rows, speed="", errors="")
         self._errors = 0
@@ -55,6 +60,9 @@ class Progress:
             errors=f"{self._errors} errors" if self._errors else "",
         )
 
-    def say(self, line: str) -> None:
-        """Print a line above the bar, also where there is no terminal."""
+    def say(self, line: str, event: str = "notice", level: Level = Level.INFO) -> None:
+        """Print a line above the bar, also where there is no terminal; or log the event."""
+        if self._log.look is LogFormat.JSON:
+            self._log.write(Event(event, level, line))
+            return
         self._console.print(f"spanmill: {line}", highlight=False, markup=False, soft_wrap=True)

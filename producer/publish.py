@@ -12,6 +12,7 @@ import numpy as np
 from producer.diary import Diary
 from producer.follow import Follower
 from producer.lock import name_command
+from producer.meter import Meter
 from producer.run import Interrupted, Published, Run, is_answered, missing_batches
 from worker.contracts.broker import parse_broker
 from worker.contracts.errors import JobError, WorldError
@@ -37,6 +38,7 @@ class Fleet:
     resender: Resender
     queue: str
     room: Room
+    meter: Meter
     wait: bool = True
 
     def answer(self, run: Run, diary: Diary) -> None:
@@ -50,7 +52,8 @@ class Fleet:
         """
         if is_answered(run.folder, run.manifest):
             return
-        follower = Follower(run, diary, self.ledger, self.resender)
+        self.meter.begin(run.manifest, self.queue)
+        follower = Follower(run, diary, self.ledger, self.resender, self.meter)
         with run.listening(), run.progress:
             try:
                 _Publisher(self, run, follower).run()
@@ -59,7 +62,9 @@ class Fleet:
                 raise JobError(f"{error}, then run `{again}`") from error
 
 
-def open_fleet(broker_url: str, queue: str, in_flight: tuple[int, int], *, wait: bool) -> Fleet:
+def open_fleet(
+    broker_url: str, queue: str, in_flight: tuple[int, int], meter: Meter, *, wait: bool
+) -> Fleet:
     """Return the fleet at a broker, which is checked. ``in_flight``: batches and bytes.
 
     Raises:
@@ -69,7 +74,7 @@ def open_fleet(broker_url: str, queue: str, in_flight: tuple[int, int], *, wait:
     broker = parse_broker(broker_url)
     ledger = Ledger(broker)
     ledger.check(SENDER_KEYS)
-    return Fleet(ledger, Resender(broker, ledger), name_queue(queue), Room(*in_flight), wait)
+    return Fleet(ledger, Resender(broker, ledger), name_queue(queue), Room(*in_flight), meter, wait)
 
 
 class _Publisher:
@@ -138,12 +143,14 @@ class _Publisher:
                 lambda: self._fleet.ledger.admit(self._job, number, payload, self._fleet.room)
             )
             if admission == Admission.FULL:
+                self._fleet.meter.wait(FULL_SECONDS)
                 time.sleep(FULL_SECONDS)
             elif admission == Admission.UNKNOWN:
                 self._follower.insist(self._open)
             elif admission == Admission.CANCELLED:
                 raise JobError(self._follower.say_cancelled())
             elif admission == Admission.ADMITTED:
+                self._fleet.meter.publish(len(payload))
                 self._send(number)
                 return
             else:

@@ -23,6 +23,7 @@ from worker.contracts.errors import JobError, SpanmillError, UsageError, WorldEr
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest, State
 from worker.contracts.store import LocalStore
+from worker.events import Level
 
 #: Temporary files that are older were left behind by a process that was killed.
 LEFT_BEHIND_SECONDS = 3600.0
@@ -189,6 +190,8 @@ def _collect(run: Run, diary: Diary) -> Summary:
                 raise
             if backoff == FIRST_BACKOFF_SECONDS:
                 diary.note(State.PAUSED, str(error))
-                run.progress.say(f"paused: {error}; the job goes on by itself")
+                run.progress.say(
+                    f"paused: {error}; the job goes on by itself", "paused", Level.WARNING
+                )
         time.sleep(min(backoff, left))
         backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)

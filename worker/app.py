@@ -4,7 +4,6 @@ Started by the supervisor as a program; what it is to do comes as JSON on standa
 """
 
 import ctypes
-import logging
 import os
 import re
 import signal
@@ -17,13 +16,15 @@ from typing import Any
 import msgspec
 from celery import Celery
 from celery.exceptions import WorkerLostError
-from celery.signals import task_failure, worker_process_init
+from celery.signals import setup_logging, task_failure, worker_process_init
 
+from worker.celery_log import log_to
 from worker.contracts.broker import parse_broker
 from worker.contracts.errors import SpanmillError
 from worker.contracts.flight import Dying
 from worker.contracts.ledger import Ledger
 from worker.contracts.queue import TASK, VISIBILITY_SECONDS, make_app, name_queue, read_message
+from worker.events import Event, Hear, Level, Outcome, send_to
 from worker.tools import open_tools
 from worker.turn import Clerk, OpenTools, Place
 
@@ -36,7 +37,10 @@ _EXIT = re.compile(r"(signal|exitcode) (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How a worker is run; ``queues`` are the users' names of them, served in this order."""
+    """How a worker is run; ``queues`` are the users' names of them, served in this order.
+
+    ``events`` is the descriptor of the pipe to the supervisor.
+    """
 
     name: str
     broker_url: str
@@ -46,6 +50,7 @@ class WorkerSettings:
     hang_seconds: float = 300.0
     visibility_seconds: int = VISIBILITY_SECONDS
     supervisor_pid: int | None = None
+    events: int | None = None
 
     @property
     def node(self) -> str:
@@ -56,12 +61,13 @@ class WorkerSettings:
 class Answering:
     """The task's body, and what the worker's main process hears of its processes' deaths."""
 
-    def __init__(self, settings: WorkerSettings, opening: OpenTools) -> None:
+    def __init__(self, settings: WorkerSettings, opening: OpenTools, hear: Hear) -> None:
         """Open nothing: this is made before the fork."""
         broker = parse_broker(settings.broker_url)
         self._name = settings.name
         self._place = Place(settings.name, broker, Path(settings.jobs_root), settings.hang_seconds)
         self._opening = opening
+        self._hear = hear
         self._ledger = Ledger(broker)
         self._clerk: tuple[int, Clerk] | None = None
 
@@ -69,11 +75,22 @@ class Answering:
         """Take a message; nothing that it holds can end this process."""
         message = read_message(kwargs)
         if message is None:
-            return "foreign"
+            self._hear(Event("batch", Level.WARNING, outcome=Outcome.FOREIGN))
+            return Outcome.FOREIGN
         try:
             return self._open_clerk().take(message, self._name_holder(task_id))
         except SpanmillError as error:  # the broker went away: the lease lapses
-            return f"left: {error}"
+            self._hear(
+                Event(
+                    "batch",
+                    Level.WARNING,
+                    message=str(error),
+                    job=message.job,
+                    batch=message.batch,
+                    outcome=Outcome.LEFT,
+                )
+            )
+            return Outcome.LEFT
 
     def bury(self, task_id: str, exception: BaseException, kwargs: Any, **_: Any) -> None:
         """Tell the ledger what a process died of; it runs in the main process."""
@@ -84,6 +101,15 @@ class Answering:
         if found is None:
             return
         code = int(found[2]) * (-1 if found[1] == "signal" else 1)
+        self._hear(
+            Event(
+                "process-lost",
+                Level.ERROR,
+                job=message.job,
+                batch=message.batch,
+                facts={"how": _name_end(code)},
+            )
+        )
         try:
             self._ledger.bury(
                 message.job,
@@ -101,18 +127,19 @@ class Answering:
 
     def _open_clerk(self) -> Clerk:
         if self._clerk is None or self._clerk[0] != os.getpid():
-            self._clerk = (os.getpid(), Clerk(self._place, self._opening))
+            self._clerk = (os.getpid(), Clerk(self._place, self._opening, self._hear))
         return self._clerk[1]
 
     def _name_holder(self, task_id: str) -> str:
         return f"{self._name}/{task_id}"
 
 
-def make_worker_app(settings: WorkerSettings, opening: OpenTools) -> Celery:
-    """Return the app with its one task."""
+def make_worker_app(settings: WorkerSettings, opening: OpenTools, hear: Hear) -> Celery:
+    """Return the app with its one task; what it logs becomes events, too."""
     queues = tuple(name_queue(queue) for queue in settings.queues)
     app = make_app(parse_broker(settings.broker_url), queues, settings.visibility_seconds)
-    answering = Answering(settings, opening)
+    log_to(hear)
+    answering = Answering(settings, opening, hear)
 
     def answer(task: Any, *args: Any, **kwargs: Any) -> str:  # noqa: ARG001  garbage has them
         return answering.answer(task.request.id, kwargs)
@@ -120,6 +147,7 @@ def make_worker_app(settings: WorkerSettings, opening: OpenTools) -> Celery:
     app.task(name=TASK, bind=True)(answer)
     task_failure.connect(answering.bury, weak=False)
     worker_process_init.connect(partial(_begin_process, os.getpid()), weak=False)
+    setup_logging.connect(lambda **_: None, weak=False)  # somebody did it: Celery leaves it
     return app
 
 
@@ -127,7 +155,7 @@ def main(opening: OpenTools = open_tools) -> None:
     """Run the worker until it is told to stop; ``opening`` opens what a process needs for a job."""
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSettings)
     _die_with(settings.supervisor_pid)
-    make_worker_app(settings, opening).worker_main(
+    make_worker_app(settings, opening, send_to(settings.events)).worker_main(
         [
             "worker",
             f"--hostname={settings.node}",
@@ -141,19 +169,24 @@ def main(opening: OpenTools = open_tools) -> None:
 
 
 def _begin_process(main: int, **_: Any) -> None:
-    """Set a new process up: it dies with its parent, and only its log is heard.
+    """Set a new process up: it dies with its parent, and only its events are heard.
 
     What libraries print when a row breaks them may quote the row.
     """
     _die_with(main)
-    log = os.fdopen(os.dup(_STDERR), "w", buffering=1)
-    for name in (None, "celery", "celery.task"):
-        for handler in logging.getLogger(name).handlers:
-            if isinstance(handler, logging.StreamHandler):
-                handler.setStream(log)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, _STDERR)
     os.close(nowhere)
+
+
+def _name_end(code: int) -> str:
+    """Return what a process ended in, as a word."""
+    if code >= 0:
+        return f"exit {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
 
 
 def _die_with(parent: int | None) -> None:

@@ -2,8 +2,9 @@
 
 import signal
 import socket
+from importlib import metadata
 from pathlib import Path
-from threading import Event
+from threading import Event as Signal
 from types import FrameType
 from uuid import uuid4
 
@@ -22,6 +23,10 @@ from worker.contracts.queue import (
     name_channel,
     name_queue,
 )
+from worker.events import Event, Level
+from worker.log import open_log
+from worker.metrics import WorkerMetrics
+from worker.observer import Observer
 from worker.settings import count_cores
 from worker.supervisor import supervise
 
@@ -68,14 +73,32 @@ PING_SECONDS = 5.0
     envvar="SPANMILL_VISIBILITY_SECONDS",
     help="Let the transport deliver again what was not acknowledged for so long.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    envvar="SPANMILL_METRICS_PORT",
+    help="Serve Prometheus metrics there; 0 is any free port.  [default: none are served]",
+)
+@click.option(
+    "--metrics-host",
+    default="0.0.0.0",  # noqa: S104  who asks for metrics wants them from elsewhere
+    show_default=True,
+    envvar="SPANMILL_METRICS_HOST",
+    help="Address to serve them at.",
+)
 @click.option("--check", is_flag=True, help="Say whether a worker of this host is well, and stop.")
+@click.pass_obj
 def worker(
+    look: str | None,
+    /,
     broker_url: str,
     jobs_root: Path,
     queues: tuple[str, ...],
     processes: int | None,
     hang_seconds: float,
     visibility_seconds: int,
+    metrics_port: int | None,
+    metrics_host: str,
     check: bool,
 ) -> int:
     """Answer batches from the queues of a broker until told to stop (SIGTERM)."""
@@ -93,29 +116,43 @@ def worker(
     )
     for queue in settings.queues:
         name_queue(queue)
-    _greet(settings)
-    stop = Event()
+    log = open_log(look, {"host": host, "worker": settings.name})
+    metrics = None
+    if metrics_port is not None:
+        metrics = WorkerMetrics(settings.processes)
+        metrics_port = metrics.serve(metrics_host, metrics_port)
+    observer = Observer(log, metrics)
+    _greet(settings, observer)
+    if metrics_port is not None:
+        observer.hear(Event("metrics-served", facts={"port": metrics_port}))
+    stop = Signal()
 
     def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         stop.set()
 
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, ask)
-    supervise(settings, _say, stop.wait)
+    supervise(settings, observer, stop.wait)
+    observer.hear(Event("worker-stopped"))
     return 0
 
 
-def _greet(settings: WorkerSettings) -> None:
+def _greet(settings: WorkerSettings, observer: Observer) -> None:
     """Check the broker. One that is away is waited for; one that refuses ends the worker."""
     broker = parse_broker(settings.broker_url)
     try:
         Ledger(broker).check(WORKER_KEYS, name_channel(broker))
     except WorldError as error:
-        _say(f"{error}; the worker waits for it")
-    _say(
-        f"worker {settings.name}: {settings.processes} processes, queues"
-        f" {', '.join(settings.queues)} at {broker.name}, jobs in {settings.jobs_root}"
-    )
+        observer.hear(Event("broker-away", Level.WARNING, f"{error}; the worker waits for it"))
+    facts: dict[str, str | int | float] = {
+        "worker": settings.name,
+        "release": metadata.version("spanmill"),
+        "processes": settings.processes,
+        "queues": ",".join(settings.queues),
+        "broker": broker.name,
+        "jobs_root": settings.jobs_root,
+    }
+    observer.hear(Event("worker-started", facts=facts))
 
 
 def _check(broker_url: str, jobs_root: Path, host: str) -> int:
@@ -133,7 +170,3 @@ def _check(broker_url: str, jobs_root: Path, host: str) -> int:
         raise WorldError(f"the worker of {host} does not answer: stop it and start it again")
     click.echo(f"{', '.join(here)}: well")
     return 0
-
-
-def _say(line: str) -> None:
-    click.echo(f"spanmill: {line}", err=True)

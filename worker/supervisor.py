@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from importlib import metadata
+from threading import Thread
+from typing import IO
 
 import msgspec
 
@@ -22,30 +24,37 @@ from worker.contracts.flight import WorkerCard
 from worker.contracts.ledger import Ledger
 from worker.contracts.queue import SOFT_SHUTDOWN_SECONDS, WIRE_VERSION, name_queue
 from worker.contracts.resend import Resender
+from worker.events import MESSAGE_CHARS, Event, Level, receive
+from worker.observer import Observer
 
 TICK_SECONDS = 1.0
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 15.0
 #: A worker that lived so long was well: the next end of it is a new one.
 WELL_SECONDS = 30.0
+#: For what an ended worker's processes have sent and nobody has read.
+DRAIN_SECONDS = 5.0
 
-Say = Callable[[str], None]
 Wait = Callable[[float], bool]
 
 
-def supervise(settings: WorkerSettings, say: Say, wait: Wait, program: str = "worker.app") -> None:
+def supervise(
+    settings: WorkerSettings, observer: Observer, wait: Wait, program: str = "worker.app"
+) -> None:
     """Run a worker until ``wait``, which sleeps for so many seconds, says that it is to stop.
 
-    ``program`` is the module that runs as the child.
+    ``observer`` hears what all its processes tell. ``program`` is the module that runs as the
+    child.
     """
-    _Supervisor(settings, say, program).run(wait)
+    _Supervisor(settings, observer, program).run(wait)
 
 
 class _Supervisor:
-    def __init__(self, settings: WorkerSettings, say: Say, program: str) -> None:
+    def __init__(self, settings: WorkerSettings, observer: Observer, program: str) -> None:
         self._settings = settings
         self._program = program
-        self._say = say
+        self._observer = observer
+        self._ears: list[Thread] = []
         broker = parse_broker(settings.broker_url)
         self._ledger = Ledger(broker)
         self._resender = Resender(broker, self._ledger)
@@ -61,12 +70,13 @@ class _Supervisor:
     def run(self, wait: Wait) -> None:
         child, started_at, backoff = self._start(), time.monotonic(), FIRST_BACKOFF_SECONDS
         while not wait(TICK_SECONDS):
-            self._tick()
+            self._tick(child.pid)
             if child.poll() is None:
                 continue
             if time.monotonic() - started_at > WELL_SECONDS:
                 backoff = FIRST_BACKOFF_SECONDS
-            self._say(f"the worker ended (exit code {child.returncode}): starting it again")
+            said = f"the worker ended (exit code {child.returncode}): starting it again"
+            self._observer.hear(Event("worker-ended", Level.ERROR, said))
             self._lose()
             if wait(backoff):
                 break
@@ -75,28 +85,58 @@ class _Supervisor:
         self._stop(child)
 
     def _start(self) -> subprocess.Popen[bytes]:
+        ear, mouth = os.pipe()
         child = subprocess.Popen(  # noqa: S603  a module of this distribution
             [sys.executable, "-m", self._program],
             stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,  # a banner
+            stderr=subprocess.PIPE,
+            pass_fds=(mouth,),
             # Celery's soft shutdown, which lets batches end for a while, has SIGQUIT for signal.
             env={**os.environ, "REMAP_SIGTERM": "SIGQUIT"},
             process_group=0,  # Ctrl-C reaches the whole terminal; who stops is decided here
         )
-        settings = replace(self._settings, supervisor_pid=os.getpid())
+        os.close(mouth)
+        self._ears = [Thread(target=self._listen, args=(ear,), daemon=True)]
+        if child.stderr is not None:
+            self._ears.append(Thread(target=self._overhear, args=(child.stderr,), daemon=True))
+        for ears in self._ears:
+            ears.start()
+        settings = replace(self._settings, supervisor_pid=os.getpid(), events=mouth)
         if child.stdin is not None:
             with suppress(BrokenPipeError), child.stdin:  # it has died already: that is seen later
                 child.stdin.write(msgspec.json.encode(settings))
         return child
 
-    def _tick(self) -> None:
+    def _listen(self, ear: int) -> None:
+        for event in receive(ear):
+            self._observer.hear(event)
+
+    def _overhear(self, stderr: IO[bytes]) -> None:
+        """Hear what Celery says past its own log: that it stops, or why it cannot begin."""
+        with stderr:
+            for line in stderr:
+                said = line.decode(errors="replace").strip()
+                if said:
+                    facts = {"logger": "stderr"}
+                    self._observer.hear(Event("celery", message=said[:MESSAGE_CHARS], facts=facts))
+
+    def _tick(self, main: int) -> None:
         try:
             self._ledger.hear(self._card)
-            self._resender.resend()
+            count = self._resender.resend()
+            if count:
+                self._observer.hear(Event("resent", facts={"batches": count}))
+            self._observer.look(self._ledger, main)
         except WorldError as error:
             if not self._is_away:
-                self._say(f"{error}; the worker goes on by itself")
+                said = f"{error}; the worker goes on by itself"
+                self._observer.hear(Event("broker-away", Level.WARNING, said))
+            self._observer.miss_broker()
             self._is_away = True
         else:
+            if self._is_away:
+                self._observer.hear(Event("broker-back"))
             self._is_away = False
 
     def _lose(self) -> None:
@@ -111,6 +151,8 @@ class _Supervisor:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+        for ears in self._ears:
+            ears.join(DRAIN_SECONDS)
         self._lose()
         with suppress(WorldError):  # it is forgotten when it is silent
             self._ledger.forget_worker(self._card.worker)

@@ -50,10 +50,14 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of a batch. ``stats`` is None when another delivery had committed it."""
+    """What became of a batch. ``stats`` is None when another delivery had committed it.
+
+    ``in_vain``: that one committed it while this one was at it.
+    """
 
     batch: int
     stats: BatchStats | None
+    in_vain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def run_batch(raw: bytes, delivery: Delivery, tools: Tools, mark_rows: MarkRows)
     stats = _measure(payload, delivery, tools, started_at, clock, counts)
     shard = encode_shard(payload.job, answers, payload.kept, stats)
     if not tools.store.put_new(key, shard):
-        return Done(payload.batch, None)
+        return Done(payload.batch, None, in_vain=True)
     return Done(payload.batch, stats)
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event as Signal
+from threading import Thread
 
 from worker.attempts import OutgoingBatch, Sent, blame, describe_end
 from worker.child import OUT_OF_MEMORY
@@ -24,11 +25,12 @@ from worker.contracts.ledger import Ledger
 from worker.contracts.queue import Message
 from worker.contracts.root import read_root
 from worker.contracts.scripts import LEASE_SECONDS, RENEW_SECONDS
-from worker.contracts.shard import decode_payload, open_shard
+from worker.contracts.shard import BatchStats, decode_payload, open_shard
 from worker.contracts.store import LocalStore
+from worker.events import QUIET, Event, Hear, Level, Outcome, send_to
 from worker.marker import Marker
 from worker.task import Delivery, Done, Tools, run_batch
-from worker.tools import JobTools, open_tools
+from worker.tools import JobTools
 
 #: Readers that a process keeps; each has the model of a job in memory.
 KEPT_READERS = 2
@@ -37,6 +39,7 @@ FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 5.0
 
 OpenTools = Callable[[JobTools], Tools]
+_NOBODY = send_to(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,12 @@ class Place:
 class Clerk:
     """What one process holds: its lines to the broker, and the readers of the jobs at hand."""
 
-    def __init__(self, place: Place, opening: OpenTools = open_tools) -> None:
-        """Take the place; nothing is opened before it is needed."""
+    def __init__(self, place: Place, opening: OpenTools, hear: Hear = _NOBODY) -> None:
+        """Take the place, and who hears what came of each batch; nothing is opened yet."""
         self._place = place
         self._opening = opening
+        self._hear = hear
+        self._began_at = 0.0
         self._ledger = Ledger(place.broker)
         self._marker = Marker(place.broker)
         self._store = LocalStore(place.jobs_root)
@@ -66,24 +71,31 @@ class Clerk:
     def take(self, message: Message, holder: str) -> str:
         """Answer the message's batch, if it is this process's turn; return what came of it."""
         begun = self._ledger.begin(message.job, message.batch, holder)
+        self._began_at = time.perf_counter()
         if begun.turn != Turn.RUN:
-            return str(begun.turn)
+            return self._tell(message, begun, Outcome(str(begun.turn)))
         with _Lease(self._ledger, self._marker, message, holder, self._place.hang_seconds) as lease:
             try:
                 done = self._answer(message, begun, lease)
             except _Unreadable:
                 self._ledger.discard(message.job, message.batch)
-                return "unreadable"
+                return self._tell(message, begun, Outcome.UNREADABLE)
             except SpanmillError as error:
-                return self._pause(message, holder, str(error), here=self._shares(begun))
+                return self._pause(message, begun, holder, str(error))
             except MemoryError:
                 os._exit(OUT_OF_MEMORY)  # a new process has it back, whatever leaked
             except Exception as error:  # noqa: BLE001  a row that breaks a library in a new way
                 dying = Dying("1", FIRST_BACKOFF_SECONDS, mark=self._marker.last)
                 self._ledger.bury(message.job, message.batch, holder, dying)
-                return type(error).__name__  # alone: its message may quote the row
+                name = type(error).__name__  # alone: its message may quote the row
+                return self._tell(message, begun, Outcome.FAILED, why=name)
+            outcome = Outcome.CONFLICT if done.in_vain else Outcome.DONE
+            if done.stats is not None:
+                outcome = Outcome.ANSWERED
+            # Before it is counted: a worker tells of its shards, whatever the broker does now.
+            self._tell(message, begun, outcome, done.stats)
             self._count(message, done)
-        return str(Turn.DONE) if done.stats is None else "answered"
+        return outcome
 
     def _answer(self, message: Message, begun: Begun, lease: "_Lease") -> Done:
         if not self._shares(begun):
@@ -161,16 +173,44 @@ class Clerk:
         if self._ledger.commit(message.job, message.batch, stats.rows, stats.errors):
             self._note(message.job, State.RUNNING, None)
 
-    def _pause(self, message: Message, holder: str, why: str, *, here: bool) -> str:
+    def _tell(
+        self,
+        message: Message,
+        begun: Begun,
+        outcome: Outcome,
+        stats: BatchStats | None = None,
+        why: str | None = None,
+    ) -> str:
+        """Tell what came of a delivery, and return it."""
+        ran = begun.turn == Turn.RUN
+        again = max(message.attempt, begun.attempt) > 1
+        self._hear(
+            Event(
+                "batch",
+                level=Level.INFO if outcome in QUIET else Level.WARNING,
+                message=why,
+                job=message.job,
+                batch=message.batch,
+                attempt=begun.attempt if ran else message.attempt,
+                outcome=outcome,
+                again=again or begun.turn in (Turn.DONE, Turn.LEASED),
+                duration_seconds=time.perf_counter() - self._began_at if ran else None,
+                stats=stats,
+            )
+        )
+        return outcome
+
+    def _pause(self, message: Message, begun: Begun, holder: str, why: str) -> str:
         """Give the lease back, say why, and wait a little: nothing else would go better here."""
         reason = f"worker {self._place.worker}: {why}"
         delay = self._backoff_seconds
         self._backoff_seconds = min(2 * delay, LONGEST_BACKOFF_SECONDS)
+        self._tell(message, begun, Outcome.PAUSED, why=why)
         is_new = self._ledger.give_back(message.job, message.batch, holder, reason, delay)
-        if is_new and here:
+        if is_new and self._shares(begun):
             self._note(message.job, State.PAUSED, reason)
         time.sleep(delay)
-        return f"paused: {reason}"
+        return Outcome.PAUSED
 
     def _note(self, job: str, state: State, reason: str | None) -> None:
         with suppress(WorldError):  # the disk may be what is broken; the ledger says it too
@@ -193,7 +233,7 @@ class _Lease:
         self._holder = holder
         self._hang_seconds = hang_seconds
         self._renewed_at = time.monotonic()
-        self._over = Event()
+        self._over = Signal()
         self._thread = Thread(target=self._renew, daemon=True)
 
     def __enter__(self) -> "_Lease":

@@ -1,5 +1,6 @@
 """The commands that run a job: `answer`, `submit`, `resume` and `retry-errors`."""
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +22,8 @@ from producer.options import (
     BROKER,
     JOBS_ROOT,
     JSON,
+    METRICS_HOST,
+    METRICS_PORT,
     QUEUE,
     job_options,
     make_request,
@@ -38,6 +41,8 @@ from worker.contracts.flight import MAX_BATCHES, MAX_BYTES
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest, State
 from worker.contracts.store import LocalStore
+from worker.events import Event, Level
+from worker.log import Log, open_log
 from worker.session import AUTO, choose_provider
 from worker.settings import count_cores
 from worker.telemetry import list_versions
@@ -66,6 +71,17 @@ class _How:
     answer: Callable[[Run, Diary], None]
     max_pause_seconds: float
     as_json: bool
+    log: Log
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """Which fleet answers, and where its producer's metrics are served."""
+
+    broker_url: str | None
+    queue: str
+    metrics_host: str
+    metrics_port: int | None
 
 
 @click.command()
@@ -73,7 +89,10 @@ class _How:
 @WORKERS
 @PAUSE
 @JSON
+@click.pass_obj
 def answer(
+    look: str | None,
+    /,
     workers: int | None,
     max_pause_seconds: float,
     as_json: bool,
@@ -86,7 +105,7 @@ def answer(
 
     The same command again goes on where it was stopped, and says so when all is done.
     """
-    how = _How(_here(workers), max_pause_seconds, as_json)
+    how = _How(_here(workers), max_pause_seconds, as_json, _open_log(look))
     return _start(given, jobs_root, how, overwrite=overwrite, dry_run=dry_run)
 
 
@@ -97,14 +116,21 @@ def answer(
 @option("--no-wait", is_flag=True, help="Stop when all is published; `resume` collects later.")
 @option("--in-flight-batches", default=MAX_BATCHES, type=click.IntRange(1), help=IN_FLIGHT)
 @option("--in-flight-bytes", default=MAX_BYTES, type=click.IntRange(1), help=IN_FLIGHT)
+@METRICS_PORT
+@METRICS_HOST
 @PAUSE
 @JSON
+@click.pass_obj
 def submit(
+    look: str | None,
+    /,
     broker_url: str | None,
     queue: str,
     no_wait: bool,
     in_flight_batches: int,
     in_flight_bytes: int,
+    metrics_port: int | None,
+    metrics_host: str,
     max_pause_seconds: float,
     as_json: bool,
     overwrite: bool,
@@ -120,8 +146,10 @@ def submit(
         raise UsageError("submit has no broker: give --broker URL, or set SPANMILL_BROKER_URL")
     if given["provider"] == "auto":  # it is the workers that answer, not this machine
         given["provider"] = "cpu"
-    answer = _at(broker_url, queue, (in_flight_batches, in_flight_bytes), wait=not no_wait)
-    how = _How(answer, max_pause_seconds, as_json)
+    log = _open_log(look)
+    where = _Where(broker_url, queue, metrics_host, metrics_port)
+    answer = _at(broker_url, where, (in_flight_batches, in_flight_bytes), log, wait=not no_wait)
+    how = _How(answer, max_pause_seconds, as_json, log)
     return _start(given, jobs_root, how, overwrite=overwrite, dry_run=dry_run)
 
 
@@ -131,14 +159,21 @@ def submit(
 @BROKER
 @QUEUE
 @WORKERS
+@METRICS_PORT
+@METRICS_HOST
 @PAUSE
 @JSON
+@click.pass_obj
 def resume(
+    look: str | None,
+    /,
     job: str,
     jobs_root: Path | None,
     broker_url: str | None,
     queue: str,
     workers: int | None,
+    metrics_port: int | None,
+    metrics_host: str,
     max_pause_seconds: float,
     as_json: bool,
 ) -> int:
@@ -151,9 +186,9 @@ def resume(
         check_untouched(folder, manifest)
         return manifest, Diary(folder)
 
-    return _run(
-        folder, root, prepare, _How(_choose(broker_url, queue, workers), max_pause_seconds, as_json)
-    )
+    log = _open_log(look)
+    answer = _choose(_Where(broker_url, queue, metrics_host, metrics_port), workers, log)
+    return _run(folder, root, prepare, _How(answer, max_pause_seconds, as_json, log))
 
 
 @click.command("retry-errors")
@@ -163,15 +198,22 @@ def resume(
 @BROKER
 @QUEUE
 @WORKERS
+@METRICS_PORT
+@METRICS_HOST
 @PAUSE
 @JSON
+@click.pass_obj
 def retry_errors(
+    look: str | None,
+    /,
     job: str,
     output: str | None,
     jobs_root: Path | None,
     broker_url: str | None,
     queue: str,
     workers: int | None,
+    metrics_port: int | None,
+    metrics_host: str,
     max_pause_seconds: float,
     as_json: bool,
 ) -> int:
@@ -185,11 +227,13 @@ def retry_errors(
             raise JobError(f"the job {job} has lost its answers: answer it again")
         return _report_finished(finished, f"the job {job} has no error rows", as_json=as_json)
     folder = JobFolder(parent.store, made.job)
+    log = _open_log(look)
+    answer = _choose(_Where(broker_url, queue, metrics_host, metrics_port), workers, log)
     return _run(
         folder,
         root,
         partial(begin_retry, made, folder, parent.need_manifest()),
-        _How(_choose(broker_url, queue, workers), max_pause_seconds, as_json),
+        _How(answer, max_pause_seconds, as_json, log),
     )
 
 
@@ -199,23 +243,31 @@ def _here(workers: int | None) -> Callable[[Run, Diary], None]:
 
 
 def _at(
-    broker_url: str, queue: str, in_flight: tuple[int, int], *, wait: bool
+    broker_url: str, where: _Where, in_flight: tuple[int, int], log: Log, *, wait: bool
 ) -> Callable[[Run, Diary], None]:
     """Answer through the fleet at a broker, which is checked first."""
-    from producer.publish import (
-        open_fleet,
-    )  # Celery takes its time to load, and `answer` has no use for it
+    # Celery and Prometheus take their time to load, and `answer` has no use for them.
+    from producer.meter import Meter
+    from producer.publish import open_fleet
 
-    return open_fleet(broker_url, queue, in_flight, wait=wait).answer
+    meter = Meter(log)
+    fleet = open_fleet(broker_url, where.queue, in_flight, meter, wait=wait)
+    if where.metrics_port is not None:
+        meter.serve(where.metrics_host, where.metrics_port)
+    return fleet.answer
 
 
-def _choose(
-    broker_url: str | None, queue: str, workers: int | None
-) -> Callable[[Run, Diary], None]:
+def _choose(where: _Where, workers: int | None, log: Log) -> Callable[[Run, Diary], None]:
     """Answer through the fleet where a broker is known, else on this machine."""
-    if broker_url is None:
-        return _here(workers)
-    return _at(broker_url, queue, (MAX_BATCHES, MAX_BYTES), wait=True)
+    if where.broker_url is not None:
+        return _at(where.broker_url, where, (MAX_BATCHES, MAX_BYTES), log, wait=True)
+    if where.metrics_port is not None:
+        raise UsageError("--metrics-port is for a fleet's jobs: give --broker URL too")
+    return _here(workers)
+
+
+def _open_log(look: str | None) -> Log:
+    return open_log(look, {"host": socket.gethostname()})
 
 
 def _start(
@@ -225,11 +277,12 @@ def _start(
     request = make_request(given, list_versions())
     files = find_files(request.inputs)
     root = _choose_root(request, jobs_root)
+    warn = partial(_warn, how.log)
     check_output(request, files)
     check_root(root, request)
     choice = choose_provider(request.provider, request.bundle.model)
     if choice.note is not None:
-        click.echo(f"spanmill: {choice.note}", err=True)
+        how.log.tell(Event("notice", message=choice.note))
     request = replace(
         request,
         provider=choice.provider,
@@ -238,14 +291,14 @@ def _start(
     )
     folder = JobFolder(LocalStore(root), name_job(request))
     if dry_run:
-        found = look(request, files, folder, _warn, overwrite=overwrite)
+        found = look(request, files, folder, warn, overwrite=overwrite)
         state = None if overwrite else folder.read_state()
         return _describe(request, found, folder.job, state, as_json=how.as_json)
     check_writable(root, "the jobs' folder", "--jobs-root")
     return _run(
         folder,
         root,
-        partial(begin, request, files, folder, root, _warn, overwrite=overwrite),
+        partial(begin, request, files, folder, root, warn, overwrite=overwrite),
         how,
     )
 
@@ -256,8 +309,8 @@ def _choose_root(request: Request, jobs_root: Path | None) -> Path:
     return Path(request.output.rstrip("/")).absolute().parent / "spanmill-jobs"
 
 
-def _warn(text: str) -> None:
-    click.echo(f"spanmill: warning: {text}", err=True)
+def _warn(log: Log, text: str) -> None:
+    log.tell(Event("warning", Level.WARNING, text))
 
 
 def _describe(
@@ -307,26 +360,33 @@ def _run(folder: JobFolder, root: Path, prepare: Prepare, how: _How) -> int:
                     manifest=manifest,
                     answer=how.answer,
                     max_pause_seconds=how.max_pause_seconds,
-                    progress=Progress(manifest.rows),
+                    progress=Progress(manifest.rows, how.log),
                     interrupted=interrupts.asked,
                     listening=interrupts.listening,
                 )
-                return _report(run_held(run, diary), as_json=how.as_json)
+                summary = run_held(run, diary)
+                how.log.note(_describe_end(summary))
+                return _report(summary, as_json=how.as_json)
         except (Interrupted, KeyboardInterrupt):
-            return _say_stopped(folder, root)
+            return _say_stopped(folder, root, how.log)
         except Published:
             again = name_command("resume", root, folder.job)
-            click.echo(
-                f"spanmill: all of {folder.job} is published; collect with: {again}", err=True
-            )
+            said = f"all of {folder.job} is published; collect with: {again}"
+            how.log.tell(Event("published", message=said, job=folder.job))
             return DONE
 
 
-def _say_stopped(folder: JobFolder, root: Path) -> int:
+def _describe_end(summary: Summary) -> Event:
+    names = ("rows", "answered", "unanswerable", "errors", "seconds", "rows_per_second")
+    facts = {name: getattr(summary, name) for name in names}
+    return Event("job-ended", job=summary.job, facts=facts)
+
+
+def _say_stopped(folder: JobFolder, root: Path, log: Log) -> int:
     goes_on = "the same command begins again"
     if folder.read_manifest() is not None:
         goes_on = f"go on with: {name_command('resume', root, folder.job)}"
-    click.echo(f"spanmill: stopped; {goes_on}", err=True)
+    log.tell(Event("stopped", message=f"stopped; {goes_on}", job=folder.job))
     return INTERRUPTED
 
 

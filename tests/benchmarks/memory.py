@@ -34,6 +34,7 @@ from worker.contracts.job import Columns
 from worker.contracts.options import ReadingOptions
 from worker.contracts.store import LocalStore
 from worker.contracts.verdict import Calibration, Logistic
+from worker.events import Level
 from worker.settings import count_cores
 from worker.telemetry import list_versions
 
@@ -69,7 +70,7 @@ class Meter:
     def advance(self, rows: int, errors: int) -> None:
         self.rows_done += rows
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, event: str = "", level: Level = Level.INFO) -> None:
         print(line, file=sys.stderr)
 
 

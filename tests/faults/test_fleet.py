@@ -194,7 +194,7 @@ def test_a_stopped_worker_that_wakes_late_changes_nothing(fleet: FleetDesk, gate
     for process in family:
         process.resume()
     assert submitted.finish().status == 0
-    wait_for(lambda: "'done'" in fleet.log(), "it finds its batch done")
+    wait_for(lambda: "outcome=done" in fleet.log(), "it finds its batch done")
     assert fleet.desk.shards() == before
     assert fleet.desk.answers() == gate.answers
 
@@ -235,7 +235,9 @@ def test_a_batch_slower_than_the_visibility_timeout_is_answered_once(
     fleet.start_worker("--visibility-seconds", "1", "--processes", "2", program=PERILOUS)
     submitted = fleet.start()
     wait_until_held(fleet)
-    wait_for(lambda: fleet.log().count("'leased'") > 0, "it is delivered again, and not begun")
+    wait_for(
+        lambda: fleet.log().count("outcome=leased") > 0, "it is delivered again, and not begun"
+    )
     gate.open()
     assert submitted.finish().status == 0
     assert fleet.desk.answers() == gate.answers

@@ -124,6 +124,19 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class Flight:
+    """What is in flight at the broker, of all jobs: ``waiting`` for a worker, and ``begun``.
+
+    ``oldest_seconds``: how long the batch that waits longest has waited, 0 if none does.
+    """
+
+    waiting: int
+    begun: int
+    payload_bytes: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerCard:
     """What a worker says of itself."""
 

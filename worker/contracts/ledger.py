@@ -20,6 +20,7 @@ from worker.contracts.flight import (
     Counts,
     Death,
     Dying,
+    Flight,
     Lapsed,
     Room,
     Turn,
@@ -170,6 +171,11 @@ class Ledger:
     def in_flight_bytes(self) -> int:
         """Return the bytes of all payloads in flight at the broker."""
         return int(self._run(scripts.READ_BYTES))
+
+    def flight(self) -> Flight:
+        """Return what is in flight at the broker."""
+        waiting, begun, payload_bytes, oldest_ms = self._run(scripts.READ_FLIGHT)
+        return Flight(waiting, begun, payload_bytes, oldest_ms / 1e3)
 
     def _listen(self, channel: str) -> None:
         try:

@@ -365,6 +365,13 @@ return redis.call('GET', key(ARGV[1], 'done')) or ''
 
 READ_BYTES = "return redis.call('GET', '%IN_FLIGHT_BYTES%') or '0'"
 
+READ_FLIGHT = """
+local oldest = redis.call('ZRANGE', '%WAITING%', 0, 0, 'WITHSCORES')
+local age_ms = oldest[2] and math.max(0, math.floor((now - tonumber(oldest[2])) * 1000)) or 0
+return {redis.call('ZCARD', '%WAITING%'), redis.call('ZCARD', '%LEASES%'),
+  tonumber(redis.call('GET', '%IN_FLIGHT_BYTES%') or '0'), age_ms}
+"""
+
 # ARGV: job, and 1 to forget it altogether. Frees the room of what nobody has begun.
 CLOSE = """
 local job = ARGV[1]

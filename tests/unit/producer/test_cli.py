@@ -1,5 +1,6 @@
 """The command line: what goes wrong becomes one sentence and an exit status."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,3 +124,32 @@ def test_the_arguments_of_the_process_are_used(
         cli.main()
     assert caught.value.code == 2
     assert "there is no jobs' folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--log-format", "json", "jobs"), ("jobs", "--log-format=json")]
+)
+def test_in_json_every_complaint_is_an_object_and_no_library_is_quoted(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: Sequence[str],
+) -> None:
+    for outcome, told in (
+        (JobError("no such job"), "no such job"),
+        (click.UsageError("no such option"), "no such option"),
+        (ZeroDivisionError("a text"), "unexpected ZeroDivisionError:"),
+    ):
+        give(monkeypatch, outcome)
+        assert run(*arguments) in (1, 2)
+        line = json.loads(capsys.readouterr().err)
+        assert (line["event"], line["level"]) == ("error", "error")
+        assert told in line["message"]
+        assert "a text" not in line["message"]
+
+
+def test_a_format_that_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPANMILL_LOG_FORMAT", "xml")
+    assert run("jobs") == 2
+    assert "--log-format is text or json, not 'xml'" in capsys.readouterr().err
