@@ -11,6 +11,7 @@ COMMANDS = {
     "bundle": ("training.commands.bundle:bundle", "Go all the way: a checkpoint to a bundle."),
     "calibrate": ("training.commands.bundle:calibrate", "Fit a bundle's threshold again."),
     "evaluate": ("training.commands.bundle:evaluate", "Score a bundle on labelled rows."),
+    "compare": ("training.commands.compare:compare", "Lay bundles side by side on a set."),
 }
 
 
