@@ -16,6 +16,7 @@ COMMANDS = {
     "thaw": ("training.commands.run:thaw", "Write a bundle's weights as a checkpoint again."),
     "calibrate": ("training.commands.bundle:calibrate", "Fit a bundle's threshold again."),
     "evaluate": ("training.commands.bundle:evaluate", "Score a bundle on labelled rows."),
+    "compare": ("training.commands.compare:compare", "Lay bundles side by side on a set."),
 }
 
 

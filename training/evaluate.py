@@ -18,7 +18,7 @@ from worker.contracts.records import Answer, Example
 from worker.contracts.verdict import Calibration, Logistic
 from worker.reading.reader import Reader
 from worker.reading.sample import read_all
-from worker.reading.scores import Scored, score_best, score_exact, score_f1
+from worker.reading.scores import ENGLISH, Scored, score_best, score_exact, score_f1
 from worker.reading.windows import Encoder
 from worker.session import OnnxScorer
 
@@ -76,17 +76,31 @@ def to_scored(read: Read, threshold: float | None) -> list[Scored]:
     return [_to_scored(*pair, threshold) for pair in zip(read.rows, read.answers, strict=True)]
 
 
-def estimate(read: Read, threshold: float | None, seed: int = 13) -> tuple[Estimate, Estimate]:
+def estimate(
+    read: Read, threshold: float | None, seed: int = 13, language: str = ENGLISH
+) -> tuple[Estimate, Estimate]:
     """Return exact match and F1 with their intervals.
 
     Passages are drawn, not rows: questions on one passage fail together. Source: Efron 1979.
     """
-    scored = to_scored(read, threshold)
-    passages = {row.context: number for number, row in enumerate(read.rows)}
-    groups = np.unique([passages[row.context] for row in read.rows], return_inverse=True)[1]
-    exact = np.array([score_best(score_exact, one.golds, one.prediction) for one in scored])
-    f1 = np.array([score_best(score_f1, one.golds, one.prediction) for one in scored])
+    exact, f1 = score_rows(to_scored(read, threshold), language)
+    groups = number_passages(read.rows)
     return bootstrap(exact, groups, seed), bootstrap(f1, groups, seed)
+
+
+def score_rows(
+    rows: Sequence[Scored], language: str = ENGLISH
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return exact match and F1 of each row, from 0 to 1. Shapes: both ``(rows,)``."""
+    exact = [score_best(score_exact, row.golds, row.prediction, language) for row in rows]
+    f1 = [score_best(score_f1, row.golds, row.prediction, language) for row in rows]
+    return np.array(exact), np.array(f1)
+
+
+def number_passages(rows: Sequence[Labelled]) -> NDArray[np.int64]:
+    """Return the number of each row's passage, from 0. Shape: ``(rows,)``."""
+    passages = {row.context: number for number, row in enumerate(rows)}
+    return np.unique([passages[row.context] for row in rows], return_inverse=True)[1]
 
 
 def bootstrap(values: NDArray[np.float64], groups: NDArray[np.int64], seed: int = 13) -> Estimate:

@@ -188,9 +188,12 @@ def quantize_tables(model: onnx.ModelProto, names: Collection[str]) -> None:
 
 
 def quantize_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return int8 rows and their scales. Shapes: ``(rows, width)`` and ``(rows, 1)``."""
-    largest = np.abs(table).max(axis=1, keepdims=True)
-    scales = np.where(largest > 0, largest / 127.0, 1.0).astype(np.float32)
+    """Return int8 rows and their scales. Shapes: ``(rows, width)`` and ``(rows, 1)``.
+
+    A row of numbers too small for a scale of full precision becomes zeros.
+    """
+    scales = np.abs(table).max(axis=1, keepdims=True) / np.float32(127.0)
+    scales = np.where(scales < np.finfo(np.float32).tiny, np.float32(1.0), scales)
     return np.round(table / scales).astype(np.int8), scales
 
 

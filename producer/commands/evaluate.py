@@ -13,7 +13,7 @@ from producer.exits import DONE
 from producer.gold import read_gold
 from producer.options import JSON, option
 from worker.contracts.errors import InputError
-from worker.reading.scores import Evaluation, Part, Scored
+from worker.reading.scores import ENGLISH, LANGUAGES, Evaluation, Part, Scored
 from worker.reading.scores import evaluate as score
 
 _COLUMNS = ["id", "answer", "best_answer", "null_odds"]
@@ -22,10 +22,16 @@ _COLUMNS = ["id", "answer", "best_answer", "null_odds"]
 @click.command()
 @click.argument("answers", type=click.Path(path_type=Path))
 @option("--gold", required=True, type=click.Path(path_type=Path), help="SQuAD JSON or JSONL.")
+@option(
+    "--language",
+    default=ENGLISH,
+    type=click.Choice(list(LANGUAGES)),
+    help="How texts are compared: as SQuAD does (en), as MLQA does (others).",
+)
 @JSON
-def evaluate(answers: Path, gold: Path, as_json: bool) -> int:
+def evaluate(answers: Path, gold: Path, language: str, as_json: bool) -> int:
     """Score ANSWERS against gold answers by the official SQuAD rules, from 0 to 100."""
-    result = score(match(answers, read_gold(gold)))
+    result = score(match(answers, read_gold(gold)), language)
     click.echo(msgspec.json.encode(result) if as_json else describe(result))
     return DONE
 

@@ -16,6 +16,7 @@ from training.ship import Order, choose_rows, ship
 from worker.contracts.bundle import find_bundle, load_bundle, prove_file
 from worker.contracts.errors import UsageError
 from worker.contracts.family import WindowSizes
+from worker.reading.scores import ENGLISH, LANGUAGES
 from worker.reading.scores import evaluate as evaluate_rows
 from worker.settings import count_cores
 
@@ -111,21 +112,28 @@ def calibrate(name: str, paths: tuple[Path, ...], out: Path, processes: int | No
 @click.argument("name")
 @click.argument("path", type=existing)
 @click.option("--null-threshold", default=None, type=float, help="Default: the bundle's.")
+@click.option("--language", default=ENGLISH, type=click.Choice(list(LANGUAGES)), show_default=True,
+              help="How texts are compared: as SQuAD does (en), as MLQA does.")  # fmt: skip
 @click.option("--processes", default=None, type=int, help="How many read; default: the cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
-    name: str, path: Path, null_threshold: float | None, processes: int | None, as_json: bool
+    name: str,
+    path: Path,
+    null_threshold: float | None,
+    language: str,
+    processes: int | None,
+    as_json: bool,
 ) -> None:
     """Score the bundle NAME on the labelled rows of PATH; `inf` answers always."""
     opened = load_bundle(find_bundle(name))
     rows = load_some(path)
     threshold = opened.manifest.null_threshold if null_threshold is None else null_threshold
     read = read_rows(graph_of(opened), rows, count_cores() if processes is None else processes)
-    scores = evaluate_rows(to_scored(read, threshold))
+    scores = evaluate_rows(to_scored(read, threshold), language)
     if as_json:
         click.echo(msgspec.json.encode(scores).decode())
         return
-    exact, f1 = estimate(read, threshold)
+    exact, f1 = estimate(read, threshold, language=language)
     click.echo(
         f"{len(rows)} rows at threshold {threshold:.3f}: exact {exact.value:.2f}"
         f" ({exact.low:.2f}-{exact.high:.2f}), F1 {f1.value:.2f} ({f1.low:.2f}-{f1.high:.2f});"

@@ -1,17 +1,31 @@
 """The official SQuAD scores: normalization, exact match, F1, and the sweep for the best threshold.
 
 Source: the evaluation protocol of SQuAD 2.0 (Rajpurkar et al. 2018), which gives SQuAD 1.1's
-numbers on sets without unanswerable questions.
+numbers on sets without unanswerable questions. Texts in other languages than English are compared
+by the normalization of MLQA (Lewis et al. 2020).
 """
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
+ENGLISH = "en"
+#: Each language with its articles, as SQuAD's script (English) and MLQA's (the others) drop them.
+LANGUAGES = {
+    ENGLISH: re.compile(r"\b(a|an|the)\b"),
+    "es": re.compile(r"\b(un|una|unos|unas|el|la|los|las)\b"),
+    "de": re.compile(r"\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b"),
+    "vi": re.compile(r"\b(của|là|cái|chiếc|những)\b"),
+    "ar": re.compile("ال"),
+    "hi": None,
+    "zh": None,
+}
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+#: Chinese is compared sign by sign.
+_CHINESE_SIGN = re.compile("([\u4e00-\u9fa5])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +73,33 @@ class Evaluation:
     best: Best
 
 
-def normalize_answer(text: str) -> str:
-    """Lower-case, drop punctuation, then articles, then extra white space: in this order."""
-    without_punctuation = text.lower().translate(_NO_PUNCTUATION)
-    return " ".join(_ARTICLES.sub(" ", without_punctuation).split())
+#: Scores a prediction against a gold answer, in a language.
+Score = Callable[[str, str, str], float]
 
 
-def score_exact(gold: str, prediction: str) -> float:
+def normalize_answer(text: str, language: str = ENGLISH) -> str:
+    """Lower-case, drop punctuation, then articles, then extra white space: in this order.
+
+    Punctuation is ASCII's in English, as SQuAD has it, and all of Unicode's elsewhere.
+    """
+    plain = _drop_punctuation(text.lower(), language)
+    articles = LANGUAGES[language]
+    if articles is not None:
+        plain = articles.sub(" ", plain)
+    if language == "zh":
+        plain = _CHINESE_SIGN.sub(r" \1 ", plain)
+    return " ".join(plain.split())
+
+
+def score_exact(gold: str, prediction: str, language: str = ENGLISH) -> float:
     """Return 1.0 when both normalize to the same text."""
-    return float(normalize_answer(gold) == normalize_answer(prediction))
+    return float(normalize_answer(gold, language) == normalize_answer(prediction, language))
 
 
-def score_f1(gold: str, prediction: str) -> float:
+def score_f1(gold: str, prediction: str, language: str = ENGLISH) -> float:
     """Return the F1 of two bags of normalized tokens; where one is empty, whether both are."""
-    gold_tokens = normalize_answer(gold).split()
-    predicted_tokens = normalize_answer(prediction).split()
+    gold_tokens = normalize_answer(gold, language).split()
+    predicted_tokens = normalize_answer(prediction, language).split()
     if not gold_tokens or not predicted_tokens:
         return float(gold_tokens == predicted_tokens)
     common = sum((Counter(gold_tokens) & Counter(predicted_tokens)).values())
@@ -84,18 +110,20 @@ def score_f1(gold: str, prediction: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def keep_golds(golds: Iterable[str]) -> tuple[str, ...]:
+def keep_golds(golds: Iterable[str], language: str = ENGLISH) -> tuple[str, ...]:
     """Drop gold answers that normalize to nothing; without any left, the gold answer is ""."""
-    kept = tuple(gold for gold in golds if normalize_answer(gold))
+    kept = tuple(gold for gold in golds if normalize_answer(gold, language))
     return kept if kept else ("",)
 
 
-def score_best(score: Callable[[str, str], float], golds: Sequence[str], prediction: str) -> float:
+def score_best(
+    score: Score, golds: Sequence[str], prediction: str, language: str = ENGLISH
+) -> float:
     """Return the best score of a prediction against any gold answer."""
-    return max(score(gold, prediction) for gold in keep_golds(golds))
+    return max(score(gold, prediction, language) for gold in keep_golds(golds, language))
 
 
-def evaluate(rows: Sequence[Scored]) -> Evaluation:
+def evaluate(rows: Sequence[Scored], language: str = ENGLISH) -> Evaluation:
     """Score a set by the official rules.
 
     Raises:
@@ -103,11 +131,11 @@ def evaluate(rows: Sequence[Scored]) -> Evaluation:
     """
     if not rows:
         raise ValueError("there are no rows to score")
-    exact = [score_best(score_exact, row.golds, row.prediction) for row in rows]
-    f1 = [score_best(score_f1, row.golds, row.prediction) for row in rows]
+    exact = [score_best(score_exact, row.golds, row.prediction, language) for row in rows]
+    f1 = [score_best(score_f1, row.golds, row.prediction, language) for row in rows]
     answerable = [bool(row.golds) for row in rows]
-    exact_best, exact_threshold = sweep(rows, score_exact)
-    f1_best, f1_threshold = sweep(rows, score_f1)
+    exact_best, exact_threshold = sweep(rows, score_exact, language)
+    f1_best, f1_threshold = sweep(rows, score_f1, language)
     return Evaluation(
         exact=_percent(exact),
         f1=_percent(f1),
@@ -118,7 +146,7 @@ def evaluate(rows: Sequence[Scored]) -> Evaluation:
     )
 
 
-def sweep(rows: Sequence[Scored], score: Callable[[str, str], float]) -> tuple[float, float]:
+def sweep(rows: Sequence[Scored], score: Score, language: str = ENGLISH) -> tuple[float, float]:
     """Return the best score in percent and the threshold on null odds that reaches it.
 
     Starts from abstaining everywhere and lets answers in by rising null odds. Source: SQuAD 2.0,
@@ -128,12 +156,18 @@ def sweep(rows: Sequence[Scored], score: Callable[[str, str], float]) -> tuple[f
     best, threshold = current, 0.0
     for row in sorted(rows, key=lambda row: row.null_odds):
         if row.golds:
-            current += score_best(score, row.golds, row.best)
+            current += score_best(score, row.golds, row.best, language)
         elif row.best:
             current -= 1.0
         if current > best:
             best, threshold = current, row.null_odds
     return 100.0 * best / len(rows), threshold
+
+
+def _drop_punctuation(text: str, language: str) -> str:
+    if language != ENGLISH:
+        text = "".join(sign for sign in text if not unicodedata.category(sign).startswith("P"))
+    return text.translate(_NO_PUNCTUATION)
 
 
 def _part(exact: list[float], f1: list[float], members: list[bool]) -> Part | None:

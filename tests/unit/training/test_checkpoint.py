@@ -160,6 +160,11 @@ def test_an_optimizer_comes_back_as_it_was() -> None:
 
 
 def test_nothing_here_unpickles() -> None:
-    source = Path(str(module.__file__)).read_text()
-    assert "torch.load" not in source
-    assert "pickle" not in source.replace("pickled", "").replace("without pickle", "")
+    # What is handed from process to process of one command is no file, and not meant.
+    unpickling = ("torch.load", "torch.save", "import pickle", "joblib", "np.load", "allow_pickle")
+    for file in Path(str(module.__file__)).parent.rglob("*.py"):
+        source = file.read_text()
+        assert not [name for name in unpickling if name in source], file
+        assert source.count("Model.from_pretrained(") + source.count(
+            "ForQuestionAnswering.from_pretrained("
+        ) == source.count("use_safetensors=True"), file

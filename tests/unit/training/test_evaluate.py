@@ -63,6 +63,12 @@ def test_estimates_are_the_official_scores() -> None:
     assert exact.low <= exact.value <= exact.high
 
 
+def test_estimates_are_made_in_the_language_asked_for() -> None:
+    read = _read([("la casa", ("casa",), -1.0), ("el río", ("río",), 0.0)])
+    spanish, english = (estimate(read, None, language=language)[0] for language in ("es", "en"))
+    assert (spanish.value, english.value) == (100.0, 0.0)
+
+
 def test_an_interval_is_as_wide_as_theory_says() -> None:
     values = (np.arange(2_000) % 2).astype(float)
     found = bootstrap(values, np.arange(2_000))

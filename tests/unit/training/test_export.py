@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import PASSAGES, QUESTIONS, SIZES, Tiny, make_tokenizer
-from training.export import check_parity, open_checkpoint, tidy
+from training.export import MASKED, check_parity, open_checkpoint, tidy
 from worker.contracts.errors import JobError, UsageError
 from worker.contracts.family import WindowSizes
 from worker.reading.reader import ForwardBatch
@@ -98,6 +98,17 @@ def test_a_graph_tells_nothing_of_the_machine_it_was_made_on(tiny: Tiny) -> None
     raw = (tiny.bundle("bert") / "model.onnx").read_bytes()
     for trace in (b"site-packages", b"stack_trace", str(Path.home()).encode() + b"/"):
         assert trace not in raw
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "mobilebert", "roberta"])
+def test_no_number_of_a_masked_graph_is_beyond_what_masks(family: str, tiny: Tiny) -> None:
+    model = onnx.load(tiny.bundle(family, mask=True) / "model.onnx")
+    tensors = [
+        *model.graph.initializer,
+        *(one.t for node in model.graph.node for one in node.attribute if one.HasField("t")),
+    ]
+    floats = [numpy_helper.to_array(one) for one in tensors if one.data_type == one.FLOAT]
+    assert max(float(np.abs(one).max()) for one in floats if one.size) == -MASKED
 
 
 def test_no_layer_norm_is_fused_with_the_sum_before_it(tiny: Tiny, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Quantization: int8 where it may be, fp32 where it must be, and a gate that finds out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,45 @@ def test_a_row_loses_at_most_half_a_step(table: np.ndarray) -> None:
     assert values.dtype == np.int8
     assert scales.shape == (len(table), 1)
     assert (np.abs(values * scales - table) <= 0.5001 * scales).all()
+
+
+def test_a_mask_does_not_widen_the_ranges_of_a_static_mobilebert(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    encoder = Encoder(make_tokenizer("mobilebert"), FAMILIES["mobilebert"], SIZES)
+    windows = [
+        window
+        for question in QUESTIONS
+        for context in PASSAGES
+        for window in encoder.encode(question, encoder.tokenize_passage(context)).windows
+    ]
+    masked, plain = (tiny.bundle("mobilebert", mask=mask) / "model.onnx" for mask in (True, False))
+    for graph in (masked, plain):
+        quantize(graph, tmp_path / graph.parent.name, Mode.STATIC, windows)
+    found, without = (tmp_path / graph.parent.name for graph in (masked, plain))
+    assert _widest_step(found) == pytest.approx(_widest_step(without), rel=1e-4)
+    assert np.allclose(_logits(found, windows), _logits(without, windows), atol=1e-3)
+    expected = _logits(masked, windows)
+    assert np.sqrt(np.square(_logits(found, windows) - expected).mean()) < 0.15 * expected.std()
+    alone = OnnxScorer(found).score(pad_windows(windows[:1], encoder.pad))[0][0]
+    padded = OnnxScorer(found).score(pad_windows([*windows[:1], _lengthen(windows[0])], 0))[0][0]
+    assert np.allclose(padded[: len(alone)], alone, atol=1e-3)
+
+
+def _widest_step(graph: Path) -> float:
+    """Return the largest scale: a masked score that got into a range would make it huge."""
+    tensors = onnx.load(graph).graph.initializer
+    return max(
+        float(numpy_helper.to_array(one).max()) for one in tensors if one.name.endswith("_scale")
+    )
+
+
+def _lengthen(window: Window) -> Window:
+    return replace(
+        window,
+        input_ids=np.concatenate([window.input_ids, window.input_ids]),
+        token_type_ids=np.concatenate([window.token_type_ids, window.token_type_ids]),
+    )
 
 
 def _spoil(graph: Path, out: Path) -> str:

@@ -1,5 +1,6 @@
 """The official scores, against the slow reference and by hand."""
 
+import string
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests import reference
 from worker.reading.scores import (
+    LANGUAGES,
     Part,
     Scored,
     evaluate,
@@ -198,3 +200,52 @@ def test_where_nothing_gains_the_best_is_to_abstain_everywhere() -> None:
     best, threshold = sweep(rows, score_exact)
     assert best == pytest.approx(200 / 3)
     assert threshold == 0.0
+
+
+#: Texts with what MLQA's own script makes of them.
+MLQA = [
+    ("es", "El Niño, «la» niña y los niños", "niño niña y niños"),
+    ("es", "¿Un río… o una — mar?", "río o mar"),
+    ("es", "a la ONU", "a onu"),
+    ("es", "unos 3,5 % de las Lasalas", "35 de lasalas"),
+    ("de", "Der Rhein – das „Tor“ des Westens", "rhein tor westens"),
+    ("vi", "Cái cầu của Huế là những…", "cầu huế"),
+    ("ar", "الكتاب والقلم", "كتاب و قلم"),
+    ("hi", "दिल्ली।", "दिल्ली"),
+    ("zh", "2008年，北京 Beijing奥运会", "2008 年 北 京 beijing 奥 运 会"),
+]
+
+
+@pytest.mark.parametrize(("language", "text", "normal"), MLQA)
+def test_other_languages_are_normalized_as_mlqa_does(language: str, text: str, normal: str) -> None:
+    assert normalize_answer(text, language) == normal
+
+
+def test_mlqa_scores_are_those_of_its_script() -> None:
+    spanish = score_f1("capital de España y Portugal", "la capital de España", "es")
+    assert spanish == pytest.approx(0.75)
+    assert score_f1("北京", "北京市", "zh") == pytest.approx(0.8)
+    assert score_exact("¿El Ebro?", "Ebro", "es") == 1.0
+    assert score_exact("¿El Ebro?", "Ebro") == 0.0
+
+
+def test_every_language_of_mlqa_is_there() -> None:
+    assert {*LANGUAGES} == {"ar", "de", "en", "es", "hi", "vi", "zh"}
+
+
+@given(answers, st.sampled_from(sorted(LANGUAGES)))
+def test_neither_ascii_punctuation_nor_extra_space_survives_in_any_language(
+    text: str, language: str
+) -> None:
+    normal = normalize_answer(text, language)
+    assert normal == " ".join(normal.split())
+    assert not set(normal) & set(string.punctuation)
+
+
+def test_a_set_is_scored_in_its_language_with_sweep_and_golds() -> None:
+    rows = [answered("el Ebro", "¡Ebro!", -1.0), Scored(("la", "Miño"), "Miño", "Miño", 0.0)]
+    spanish, english = evaluate(rows, "es"), evaluate(rows)
+    assert (spanish.exact, spanish.best.exact, spanish.best.f1) == (100.0, 100.0, 100.0)
+    assert (english.exact, english.best.exact) == (50.0, 50.0)
+    assert keep_golds(["la", "Miño"], "es") == ("Miño",)
+    assert keep_golds(["la", "Miño"]) == ("la", "Miño")

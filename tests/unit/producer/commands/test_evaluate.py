@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -155,3 +156,12 @@ def test_what_is_no_answers_file_is_refused(tmp_path: Path) -> None:
             score(tmp_path / name, gold)
     with pytest.raises(UsageError, match="do not exist"):
         score(tmp_path / "none.parquet", gold)
+
+
+def test_the_language_decides_which_texts_are_equal(tmp_path: Path) -> None:
+    answer = replace(make_answer(0), best=Span("¿El Ebro?", 0, 9, 1.0))
+    path, gold = write(tmp_path, [answer]), write_gold(tmp_path / "gold.jsonl", {"q0": ["Ebro"]})
+    assert score(path, gold, "--json")["exact"] == 0.0
+    assert score(path, gold, "--json", "--language", "es")["exact"] == 100.0
+    with pytest.raises(click.BadParameter, match="'tlh' is not one of 'en', 'es'"):
+        score(path, gold, "--language", "tlh")
