@@ -1,3 +1,9 @@
-"""What all tests share: tiny models, a desk to run commands at, a redis-server, a fleet."""
+"""What all tests share: tiny models, a desk to run commands at, a redis-server, a fleet, S3."""
 
-pytest_plugins = ["tests.tiny", "tests.desk", "tests.redis_server", "tests.fleet"]
+pytest_plugins = [
+    "tests.tiny",
+    "tests.desk",
+    "tests.redis_server",
+    "tests.fleet",
+    "tests.s3_server",
+]

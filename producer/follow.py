@@ -102,7 +102,7 @@ class Follower:
             self._paused_since = now
         if reason != self._said:
             self._said = reason
-            if self._run.folder.read_state() != State.PAUSED:  # a worker may have written it
+            if self._diary.read_state() != State.PAUSED:  # a worker may have written it
                 self._diary.note(State.PAUSED, reason)
             self._run.progress.say(f"paused: {reason}; the job goes on by itself")
         if now - max(self._paused_since, self._moved_at) > self._run.max_pause_seconds:
@@ -133,7 +133,9 @@ class Follower:
             self._is_lonely = False
         elif is_new:
             self._is_lonely = True
-            self._run.progress.say(f"{lonely} --broker URL --jobs-root {self._run.root}`")
+            self._run.progress.say(
+                f"{lonely} --broker URL --jobs-root {self._run.folder.store.name}`"
+            )
 
     def _count(self) -> None:
         try:
@@ -162,6 +164,6 @@ class Follower:
 
     def _go_on(self) -> None:
         self._paused_since = self._said = None
-        if self._run.folder.read_state() != State.RUNNING:
+        if self._diary.read_state() != State.RUNNING:
             self._diary.note(State.RUNNING)
         self._run.progress.say("going on")

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -12,6 +11,7 @@ from producer.source import choose_id_column, find_files
 from worker.contracts.bundle import find_bundle, load_bundle
 from worker.contracts.job import Columns
 from worker.contracts.options import ReadingOptions
+from worker.contracts.url import to_path
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,7 +58,7 @@ BROKER = click.option(
     help="The fleet's broker: redis://[user:password@]host[:port][/database], rediss://, unix://.",
 )
 QUEUE = option("--queue", default=DEFAULT_QUEUE, help="Queue that the fleet's workers read.")
-JOBS_ROOT = option("--jobs-root", type=click.Path(path_type=Path), help="Folder of the jobs.")
+JOBS_ROOT = option("--jobs-root", metavar="DIR|URL", help="Folder of the jobs.")
 JSON = option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 
 _SHARED = (
@@ -103,7 +103,7 @@ _SHARED = (
     option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop."),
     option(
         "--jobs-root",
-        type=click.Path(path_type=Path),
+        metavar="DIR|URL",
         help="Folder of the jobs.  [default: spanmill-jobs beside the output]",
     ),
     option("--job-id", "job", help="Name of the job.  [default: follows from the command]"),
@@ -129,8 +129,8 @@ def make_request(given: Mapping[str, Any], versions: dict[str, str]) -> Request:
     if threshold is None:
         threshold = bundle.manifest.null_threshold
     return Request(
-        inputs=tuple(given["inputs"]),
-        output=given["output"],
+        inputs=tuple(map(to_path, given["inputs"])),
+        output=to_path(given["output"]),
         columns=Columns(
             id=_choose_id(given["id_column"], tuple(given["inputs"])),
             question=given["question_column"],

@@ -2,7 +2,6 @@
 
 import signal
 import socket
-from pathlib import Path
 from threading import Event
 from types import FrameType
 from uuid import uuid4
@@ -13,7 +12,9 @@ from worker.app import WorkerSettings
 from worker.contracts.broker import parse_broker
 from worker.contracts.errors import WorldError
 from worker.contracts.ledger import Ledger
+from worker.contracts.object_store import open_store
 from worker.contracts.queue import DEFAULT_QUEUE, VISIBILITY_SECONDS, make_app, name_queue
+from worker.contracts.store import LocalStore
 from worker.settings import count_cores
 from worker.supervisor import supervise
 
@@ -32,8 +33,7 @@ PING_SECONDS = 5.0
     "--jobs-root",
     required=True,
     envvar="SPANMILL_JOBS_ROOT",
-    type=click.Path(path_type=Path),
-    help="Folder of the jobs, the same as the producers'.",
+    help="Folder of the jobs, the same as the producers': a path, or s3://, gs://, az://.",
 )
 @click.option(
     "--queue",
@@ -69,7 +69,7 @@ PING_SECONDS = 5.0
 @click.option("--check", is_flag=True, help="Say whether a worker of this host is well, and stop.")
 def worker(
     broker_url: str,
-    jobs_root: Path,
+    jobs_root: str,
     queues: tuple[str, ...],
     processes: int | None,
     hang_seconds: float,
@@ -83,7 +83,7 @@ def worker(
     settings = WorkerSettings(
         name=f"{host}-{uuid4().hex[:6]}",
         broker_url=broker_url,
-        jobs_root=str(jobs_root.absolute()),
+        jobs_root=open_store(jobs_root).name,
         queues=tuple(dict.fromkeys(queues)),
         processes=count_cores() if processes is None else processes,
         hang_seconds=hang_seconds,
@@ -116,13 +116,14 @@ def _greet(settings: WorkerSettings) -> None:
     )
 
 
-def _check(broker_url: str, jobs_root: Path, host: str) -> int:
+def _check(broker_url: str, jobs_root: str, host: str) -> int:
     broker = parse_broker(broker_url)
     names = [card.worker for card in Ledger(broker).list_workers()]
     here = [name for name in names if name.rsplit("-", 1)[0] == host]
     if not here:
         raise WorldError(f"no worker of {host} is heard at {broker.name}: start `spanmill worker`")
-    if not jobs_root.is_dir():
+    store = open_store(jobs_root)
+    if isinstance(store, LocalStore) and not store.root.is_dir():
         raise WorldError(f"the jobs' folder {jobs_root} is not there: mount it")
     app = make_app(broker, (name_queue(DEFAULT_QUEUE),))
     nodes = [f"spanmill@{name}" for name in here]

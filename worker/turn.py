@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from threading import Event, Thread
 
 from worker.attempts import OutgoingBatch, Sent, blame, describe_end
@@ -21,11 +20,11 @@ from worker.contracts.flight import Begun, Death, Turn
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import State, shard_key
 from worker.contracts.ledger import Ledger
+from worker.contracts.object_store import open_store
 from worker.contracts.queue import Message
 from worker.contracts.root import read_root
 from worker.contracts.scripts import RENEW_SECONDS
 from worker.contracts.shard import decode_payload, open_shard
-from worker.contracts.store import LocalStore
 from worker.marker import Marker
 from worker.task import Delivery, Done, Tools, run_batch
 from worker.tools import JobTools, open_tools
@@ -45,7 +44,7 @@ class Place:
 
     worker: str
     broker: Broker
-    jobs_root: Path
+    jobs_root: str
     hang_seconds: float = 300.0
 
 
@@ -58,7 +57,7 @@ class Clerk:
         self._opening = opening
         self._ledger = Ledger(place.broker)
         self._marker = Marker(place.broker)
-        self._store = LocalStore(place.jobs_root)
+        self._store = open_store(place.jobs_root)
         self._readers: dict[JobTools, Tools] = {}
         self._recipes: dict[tuple[str, str], JobTools] = {}
         self._backoff_seconds = FIRST_BACKOFF_SECONDS
@@ -85,7 +84,7 @@ class Clerk:
         return str(Turn.DONE) if done.stats is None else "answered"
 
     def _answer(self, message: Message, begun: Begun) -> Done:
-        if not self._shares(begun):
+        if read_root(self._store) != begun.root:
             raise WorldError(
                 f"its jobs' folder {self._place.jobs_root} is not that of the job's producer: give"
                 " both the same folder as --jobs-root"

@@ -3,20 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from producer.begin import begin, begin_retry, check_root, look
+from producer.begin import begin, begin_retry, check_root, look, prove_root
 from producer.books import Summary
 from producer.diary import Diary
 from producer.embedded import Processes
 from producer.exits import DONE, INTERRUPTED, WITH_ERRORS
 from producer.finished import Finished, show
 from producer.interrupts import Interrupts
-from producer.lock import hold, name_command
+from producer.lock import IsLost, hold, name_command
 from producer.options import (
     BROKER,
     JOBS_ROOT,
@@ -26,17 +25,19 @@ from producer.options import (
     make_request,
     option,
 )
-from producer.plan import Request, check_output, check_writable, name_job
+from producer.plan import Request, check_output, name_job
 from producer.progress import Progress
 from producer.retry import make_retry
-from producer.run import Interrupted, Published, Run, run_held
+from producer.run import Interrupted, Published, Run, Taken, run_held
 from producer.scan import Scan
 from producer.source import find_files
-from producer.status import find_root
+from producer.status import find_store
 from worker.contracts.errors import JobError, UsageError
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest, State
-from worker.contracts.store import LocalStore
+from worker.contracts.object_store import open_store
+from worker.contracts.store import Store
+from worker.contracts.url import find_parent, to_path
 from worker.session import choose_provider
 from worker.settings import count_cores
 from worker.telemetry import list_versions
@@ -78,7 +79,7 @@ def answer(
     as_json: bool,
     overwrite: bool,
     dry_run: bool,
-    jobs_root: Path | None,
+    jobs_root: str | None,
     **given: Any,  # the options are the request's fields
 ) -> int:
     """Answer the questions of INPUT... (Parquet, SQuAD JSON, JSON lines; files, folders, globs).
@@ -108,7 +109,7 @@ def submit(
     as_json: bool,
     overwrite: bool,
     dry_run: bool,
-    jobs_root: Path | None,
+    jobs_root: str | None,
     **given: Any,
 ) -> int:
     """Answer the questions of INPUT... through the workers at a broker, as `answer` does here.
@@ -134,7 +135,7 @@ def submit(
 @JSON
 def resume(
     job: str,
-    jobs_root: Path | None,
+    jobs_root: str | None,
     broker_url: str | None,
     queue: str,
     workers: int | None,
@@ -142,15 +143,13 @@ def resume(
     as_json: bool,
 ) -> int:
     """Go on with a job that was stopped, killed or cancelled."""
-    root = find_root(jobs_root, job)
-    folder = JobFolder(LocalStore(root), job)
+    folder = JobFolder(find_store(jobs_root, job), job)
 
     def prepare() -> tuple[JobManifest, Diary]:
         return folder.need_manifest(), Diary(folder)
 
-    return _run(
-        folder, root, prepare, _How(_choose(broker_url, queue, workers), max_pause_seconds, as_json)
-    )
+    how = _How(_choose(broker_url, queue, workers), max_pause_seconds, as_json)
+    return _run(folder, prepare, how)
 
 
 @click.command("retry-errors")
@@ -165,7 +164,7 @@ def resume(
 def retry_errors(
     job: str,
     output: str | None,
-    jobs_root: Path | None,
+    jobs_root: str | None,
     broker_url: str | None,
     queue: str,
     workers: int | None,
@@ -173,18 +172,16 @@ def retry_errors(
     as_json: bool,
 ) -> int:
     """Answer a job's error rows again, as a child job, and lay its answers over."""
-    root = find_root(jobs_root, job)
-    parent = JobFolder(LocalStore(root), job)
-    made = make_retry(parent, root, output)
+    parent = JobFolder(find_store(jobs_root, job), job)
+    made = make_retry(parent, None if output is None else to_path(output))
     if made is None:
-        finished = show(root, parent, parent.need_manifest())
+        finished = show(parent, parent.need_manifest())
         if finished is None:
             raise JobError(f"the job {job} has lost its answers: answer it again")
         return _report_finished(finished, f"the job {job} has no error rows", as_json=as_json)
     folder = JobFolder(parent.store, made.job)
     return _run(
         folder,
-        root,
         partial(begin_retry, made, folder, parent.need_manifest()),
         _How(_choose(broker_url, queue, workers), max_pause_seconds, as_json),
     )
@@ -216,36 +213,31 @@ def _choose(
 
 
 def _start(
-    given: dict[str, Any], jobs_root: Path | None, how: _How, *, overwrite: bool, dry_run: bool
+    given: dict[str, Any], jobs_root: str | None, how: _How, *, overwrite: bool, dry_run: bool
 ) -> int:
     """Run the job that the options ask for."""
     request = make_request(given, list_versions())
     files = find_files(request.inputs)
-    root = _choose_root(request, jobs_root)
+    store = _choose_store(request, jobs_root)
     check_output(request, files)
-    check_root(root, request)
+    check_root(store, request)
     choice = choose_provider(request.provider, request.bundle.model)
     if choice.note is not None:
         click.echo(f"spanmill: {choice.note}", err=True)
     request = replace(request, provider=choice.provider)
-    folder = JobFolder(LocalStore(root), name_job(request))
+    folder = JobFolder(store, name_job(request))
     if dry_run:
         found = look(request, files, folder, _warn, overwrite=overwrite)
         state = None if overwrite else folder.read_state()
         return _describe(request, found, folder.job, state, as_json=how.as_json)
-    check_writable(root, "the jobs' folder", "--jobs-root")
-    return _run(
-        folder,
-        root,
-        partial(begin, request, files, folder, root, _warn, overwrite=overwrite),
-        how,
-    )
+    prove_root(store)
+    return _run(folder, partial(begin, request, files, folder, _warn, overwrite=overwrite), how)
 
 
-def _choose_root(request: Request, jobs_root: Path | None) -> Path:
+def _choose_store(request: Request, jobs_root: str | None) -> Store:
     if jobs_root is not None:
-        return jobs_root.absolute()
-    return Path(request.output.rstrip("/")).absolute().parent / "spanmill-jobs"
+        return open_store(jobs_root)
+    return open_store(f"{find_parent(request.output)}/spanmill-jobs")
 
 
 def _warn(text: str) -> None:
@@ -283,41 +275,52 @@ def _describe(
     return DONE
 
 
-def _run(folder: JobFolder, root: Path, prepare: Prepare, how: _How) -> int:
+def _run(folder: JobFolder, prepare: Prepare, how: _How) -> int:
     """Hold the job, run it to its end, and say how that went."""
     with Interrupts() as interrupts:
         try:
-            with hold(root, folder.job):
+            with hold(folder.store, folder.job) as is_lost:
                 manifest, diary = prepare()
-                finished = show(root, folder, manifest)
+                finished = show(folder, manifest)
                 if finished is not None:
                     said = f"the job {folder.job} is done already; --overwrite begins anew"
                     return _report_finished(finished, said, as_json=how.as_json)
                 run = Run(
-                    root=root,
                     folder=folder,
                     manifest=manifest,
                     answer=how.answer,
                     max_pause_seconds=how.max_pause_seconds,
                     progress=Progress(manifest.rows),
-                    interrupted=interrupts.asked,
+                    interrupted=partial(_ask, interrupts, is_lost),
                     listening=interrupts.listening,
                 )
                 return _report(run_held(run, diary), as_json=how.as_json)
         except (Interrupted, KeyboardInterrupt):
-            return _say_stopped(folder, root)
+            return _say_stopped(folder)
+        except Taken as error:
+            look = name_command("watch", folder.store, folder.job)
+            raise JobError(
+                f"another command took the job {folder.job} over while its store was out of reach:"
+                f" follow it with `{look}`"
+            ) from error
         except Published:
-            again = name_command("resume", root, folder.job)
+            again = name_command("resume", folder.store, folder.job)
             click.echo(
                 f"spanmill: all of {folder.job} is published; collect with: {again}", err=True
             )
             return DONE
 
 
-def _say_stopped(folder: JobFolder, root: Path) -> int:
+def _ask(interrupts: Interrupts, is_lost: IsLost) -> bool:
+    if is_lost():
+        raise Taken
+    return interrupts.asked()
+
+
+def _say_stopped(folder: JobFolder) -> int:
     goes_on = "the same command begins again"
     if folder.read_manifest() is not None:
-        goes_on = f"go on with: {name_command('resume', root, folder.job)}"
+        goes_on = f"go on with: {name_command('resume', folder.store, folder.job)}"
     click.echo(f"spanmill: stopped; {goes_on}", err=True)
     return INTERRUPTED
 

@@ -10,7 +10,8 @@ import msgspec
 from worker.contracts.errors import JobError, UsageError
 from worker.contracts.options import ForwardPolicy, ReadingOptions
 
-VERSION = 1
+#: Since 2 an input may be an object of a store.
+VERSION = 2
 MANIFEST = "manifest.json"
 #: The folder of the jobs' bundles, beside the jobs.
 BUNDLES = "bundles"
@@ -44,12 +45,16 @@ DONE = frozenset({State.COMPLETED, State.COMPLETED_WITH_ERRORS})
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """One file of the input, as it was when the job began."""
+    """One file of the input, as it was when the job began; ``path`` may be an object's URL.
+
+    Of a file on a disk ``sha256`` is known, of an object its ``version`` in its store.
+    """
 
     path: str
     size_bytes: int
-    sha256: str
+    sha256: str | None
     rows: int
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,11 @@ class _Versioned:
 
 def encode_manifest(manifest: JobManifest) -> bytes:
     """Return the manifest as JSON."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    plain = msgspec.to_builtins(manifest)
+    for file in plain["inputs"]:
+        if file["version"] is None:
+            del file["version"]  # as before there was one: what was read is written the same
+    return msgspec.json.format(msgspec.json.encode(plain), indent=1) + b"\n"
 
 
 def decode_manifest(raw: bytes, where: str) -> JobManifest:

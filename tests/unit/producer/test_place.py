@@ -1,0 +1,84 @@
+"""Inputs by URL: one object, a folder, a glob; and names, whole and apart."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from producer.place import ObjectPath, absolute, list_objects, make_place, resolve, to_source
+from producer.scan import prove_input
+from producer.source import find_files
+from tests.s3_server import S3
+from worker.contracts.errors import InputError, UsageError
+from worker.contracts.url import find_parent
+
+
+def names(s3: S3, pattern: str) -> list[str]:
+    return [str(one).removeprefix(f"{s3.url}/") for one in list_objects(f"{s3.url}/{pattern}")]
+
+
+def test_a_url_names_an_object_a_folder_or_a_glob(s3: S3) -> None:
+    for key in ("in/b.parquet", "in/a.parquet", "in/x/c.jsonl", "in/_tmp/d.parquet", "in/note.txt",
+                "in/.e.parquet", "inn/f.parquet", "in/[a].parquet", "q?.parquet"):  # fmt: skip
+        s3.put(key, b"x")
+    assert names(s3, "in/a.parquet") == ["in/a.parquet"]
+    assert names(s3, "in/*.parquet")[-2:] == ["in/a.parquet", "in/b.parquet"]
+    assert names(s3, "in*/?.parquet") == ["in/a.parquet", "in/b.parquet", "inn/f.parquet"]
+    assert names(s3, "in/**/*.jsonl") == ["in/x/c.jsonl"]
+    assert names(s3, "**/[!b-z].parquet") == ["in/a.parquet"]
+    assert names(s3, "in/[a].parquet") == ["in/[a].parquet"], "an object's own name comes first"
+    assert names(s3, "q?.parquet") == ["q?.parquet"]
+    assert names(s3, "none.parquet") == []
+    assert [one.name for one in find_files([f"{s3.url}/in/"])] == [
+        "[a].parquet", "a.parquet", "b.parquet", "c.jsonl",
+    ]  # fmt: skip
+
+
+def test_what_a_url_does_not_name_is_refused(s3: S3) -> None:
+    s3.put("in/note.txt", b"x")
+    for name, why in (
+        ("in/none.parquet", "does not exist: check the URL, and end a folder's in /"),
+        ("in", "does not exist"),
+        ("in/", "holds no Parquet or JSON file"),
+        ("in/note.txt", "has no known ending"),
+    ):
+        with pytest.raises(InputError, match=why):
+            find_files([f"{s3.url}/{name}"])
+    with pytest.raises(InputError, match="there is no such bucket"):
+        find_files(["s3://no-such-bucket/in/"])
+    with pytest.raises(UsageError, match="is no URL that is known here"):
+        find_files(["https://host/in.parquet"])
+
+
+def test_an_object_is_proved_by_what_its_store_says(s3: S3) -> None:
+    place = make_place(s3.put("in.parquet", b"12345"))
+    proof = prove_input(place, 3)
+    assert (proof.path, proof.size_bytes, proof.sha256) == (str(place), 5, None)
+    assert proof.version == s3.etag("in.parquet")
+    s3.put("in.parquet", b"54321")
+    assert prove_input(place, 3) != proof
+    s3.delete("in.parquet")
+    with pytest.raises(InputError, match="cannot be read"):
+        prove_input(place, 3)
+
+
+def test_a_place_reads_like_a_path(s3: S3) -> None:
+    place = make_place(s3.put("a/data.JSON.gz", b"PAR1"))
+    assert isinstance(place, ObjectPath)
+    assert (place.name, place.stem, place.suffix) == ("data.JSON.gz", "data.JSON", ".gz")
+    assert place.is_file()
+    assert not make_place(f"{s3.url}/a").is_file()
+    with pytest.raises(FileNotFoundError):
+        make_place(f"{s3.url}/none").open("rb")
+    with pytest.raises(pa.ArrowInvalid, match="Parquet"):
+        pq.ParquetFile(to_source(place))
+
+
+def test_names_are_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    assert absolute("in/") == "/in/"
+    assert absolute("file:///a%20b") == "/a b"
+    assert absolute("s3://b/x/") == "s3://b/x/"
+    assert resolve("s3://b/x/") == "s3://b/x"
+    assert find_parent("in/out.parquet") == "/in"
+    assert find_parent("s3://b/x/out/") == "s3://b/x"
+    assert find_parent("s3://b/out.parquet") == "s3://b"
