@@ -1,14 +1,19 @@
 """Inputs by URL: one object, a folder, a glob; and names, whole and apart."""
 
+import gzip
+import json
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from producer.place import ObjectPath, absolute, list_objects, make_place, resolve, to_source
 from producer.scan import prove_input
-from producer.source import find_files
+from producer.source import find_files, open_source, stream_rows
 from tests.s3_server import S3
 from worker.contracts.errors import InputError, UsageError
+from worker.contracts.job import Columns
 from worker.contracts.url import find_parent
 
 
@@ -71,6 +76,25 @@ def test_a_place_reads_like_a_path(s3: S3) -> None:
         make_place(f"{s3.url}/none").open("rb")
     with pytest.raises(pa.ArrowInvalid, match="Parquet"):
         pq.ParquetFile(to_source(place))
+
+
+@pytest.mark.parametrize("name", ["in.parquet", "in.jsonl.gz", "in.json"])
+def test_an_object_gives_the_rows_of_a_file(s3: S3, tmp_path: Path, name: str) -> None:
+    rows = [{"id": f"q{n}", "question": f"{n}?", "context": "é😀" * n} for n in range(300)]
+    file = tmp_path / name
+    if name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=70)
+    elif name.endswith(".gz"):
+        file.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    else:
+        paragraphs = [{"context": row.pop("context"), "qas": [row]} for row in rows]
+        file.write_text(json.dumps({"data": [{"title": "t", "paragraphs": paragraphs}]}))
+    read = [
+        pa.concat_tables(stream_rows(open_source(find_files([place]), Columns())))
+        for place in (str(file), s3.put(name, file))
+    ]
+    assert read[0].num_rows == 300
+    assert read[1].equals(read[0])
 
 
 def test_names_are_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:
