@@ -29,7 +29,8 @@ def add_counts(found: JobStatus, counts: Counts, cards: list[WorkerCard]) -> Job
     lonely = say_lonely(counts, cards)
     if state in LIVE and state not in (State.CANCELLING, State.COLLECTING):
         if counts.trouble is not None:
-            state, reason = str(State.PAUSED), counts.trouble
+            state = str(State.PAUSED if counts.stuck else State.RUNNING)
+            reason = counts.trouble
         elif lonely is not None:
             reason = f"{lonely}`"
         elif counts.in_flight:

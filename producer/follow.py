@@ -26,6 +26,8 @@ T = TypeVar("T")
 #: How often the ledger is asked, and how long nobody may take a batch before that is said.
 COUNT_SECONDS = 0.25
 LONELY_SECONDS = 3.0
+#: Between two complaints of different words.
+COMPLAIN_SECONDS = 15.0
 
 
 class Follower:
@@ -40,6 +42,7 @@ class Follower:
         self._counted_at = self._looked_at = float("-inf")
         self._paused_since: float | None = None
         self._said: str | None = None
+        self._said_at = float("-inf")
         self._moved_at = time.monotonic()
         self._rows = self._errors = 0
         self._is_lonely = False
@@ -100,13 +103,18 @@ class Follower:
         now = time.monotonic()
         if self._paused_since is None:
             self._paused_since = now
-        if reason != self._said:
-            self._said = reason
             if self._diary.read_state() != State.PAUSED:  # a worker may have written it
                 self._diary.note(State.PAUSED, reason)
-            self._run.progress.say(f"paused: {reason}; the job goes on by itself")
+        self._complain(f"paused: {reason}; the job goes on by itself")
         if now - max(self._paused_since, self._moved_at) > self._run.max_pause_seconds:
             raise WorldError(reason)
+
+    def _complain(self, line: str) -> None:
+        """Say what is new, not too often: a reason may name another file each time."""
+        now = time.monotonic()
+        if line != self._said and now - self._said_at > COMPLAIN_SECONDS:
+            self._said, self._said_at = line, now
+            self._run.progress.say(line)
 
     def say_cancelled(self) -> str:
         """Say that the job was cancelled."""
@@ -157,13 +165,17 @@ class Follower:
         except JobError:
             self._ledger.cancel(self._run.manifest.job)
             raise
-        if counts.trouble is not None:
+        if counts.trouble is not None and counts.stuck:
             self.suffer(counts.trouble)
-        elif self._paused_since is not None:
+            return
+        if self._paused_since is not None:
             self._go_on()
+        if counts.trouble is not None:
+            self._complain(f"{counts.trouble}; other workers go on")
 
     def _go_on(self) -> None:
         self._paused_since = self._said = None
+        self._said_at = float("-inf")
         if self._diary.read_state() != State.RUNNING:
             self._diary.note(State.RUNNING)
         self._run.progress.say("going on")

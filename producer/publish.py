@@ -16,7 +16,7 @@ from worker.contracts.broker import parse_broker
 from worker.contracts.errors import JobError, WorldError
 from worker.contracts.flight import About, Admission, Room
 from worker.contracts.ledger import Ledger
-from worker.contracts.queue import name_queue
+from worker.contracts.queue import SENDER_KEYS, name_queue
 from worker.contracts.resend import Resender
 from worker.contracts.root import name_root
 from worker.contracts.shard import encode_payload, open_shard
@@ -67,7 +67,7 @@ def open_fleet(broker_url: str, queue: str, in_flight: tuple[int, int], *, wait:
     """
     broker = parse_broker(broker_url)
     ledger = Ledger(broker)
-    ledger.check()
+    ledger.check(SENDER_KEYS)
     return Fleet(ledger, Resender(broker, ledger), name_queue(queue), Room(*in_flight), wait)
 
 

@@ -14,11 +14,14 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.desk import THRESHOLD, Desk, Ran, Started, wait_for
+from tests.desk import PATIENCE_SECONDS, THRESHOLD, Desk, Ran, Started, wait_for
 from tests.redis_server import RedisServer
 from worker.contracts.broker import parse_broker
 from worker.contracts.flight import Counts, WorkerCard
 from worker.contracts.ledger import Ledger
+
+#: A worker with a reader that some texts break: see tests.perils.
+PERILOUS = ("-m", "tests.perilous_worker")
 
 
 class FleetDesk:
@@ -40,8 +43,16 @@ class FleetDesk:
     ) -> int:
         """Start a worker of one process, wait until it reads its queue, and return its pid."""
         before = self.workers()
-        path = self.desk.folder / f"worker-{len(self._workers)}.log"
-        log = path.open("wb")
+        pid = self.launch_worker(*words, program=program)
+        wait_for(lambda: len(self.workers()) > len(before), "the worker is heard")
+        self.wait_until_ready()
+        return pid
+
+    def launch_worker(
+        self, *words: object, program: tuple[str, ...] = ("-m", "producer.cli")
+    ) -> int:
+        """Start a worker of one process, and return its pid."""
+        log = self._last_log(new=True).open("wb")
         usual = ["worker", "--broker", self.server.url, "--jobs-root", str(self.desk.jobs)]
         process = subprocess.Popen(
             [sys.executable, *program, *usual, "--processes", "1", *map(str, words)],
@@ -54,9 +65,20 @@ class FleetDesk:
         )
         log.close()
         self._workers.append(process)
-        wait_for(lambda: len(self.workers()) > len(before), "the worker is heard")
-        wait_for(lambda: b" ready." in path.read_bytes(), "the worker has processes")
         return process.pid
+
+    def wait_until_ready(self) -> None:
+        """Wait until the worker that was started last has processes."""
+        path = self._last_log()
+        wait_for(lambda: b" ready." in path.read_bytes(), "the worker has processes")
+
+    def end_worker(self, pid: int) -> int:
+        """Wait for a worker's end, and return its exit status."""
+        (process,) = [one for one in self._workers if one.pid == pid]
+        return process.wait(PATIENCE_SECONDS)
+
+    def _last_log(self, *, new: bool = False) -> Path:
+        return self.desk.folder / f"worker-{len(self._workers) - (not new)}.log"
 
     def words(self, *more: object, command: str = "submit") -> list[object]:
         """Return the usual `submit` command's words, and more."""

@@ -11,7 +11,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from socket import create_server
 
 import pytest
 from redis import Redis
@@ -32,8 +34,18 @@ class RedisServer:
         self.folder = folder
         self.socket = folder / "redis.sock"
         self.url = f"unix://{self.socket}"
+        self.port = 0
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def with_port(cls, folder: Path, *options: str) -> "RedisServer":
+        """Return one that listens on a free port of this machine too."""
+        with closing(create_server(("127.0.0.1", 0))) as taken:
+            port = taken.getsockname()[1]
+        made = cls(folder, "--bind", "127.0.0.1", "--port", str(port), *options)
+        made.port = port
+        return made
 
     @property
     def broker(self) -> Broker:

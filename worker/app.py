@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from celery.signals import task_failure, worker_process_init
 
 from worker.contracts.broker import parse_broker
 from worker.contracts.errors import SpanmillError
+from worker.contracts.flight import Dying
 from worker.contracts.ledger import Ledger
 from worker.contracts.queue import TASK, VISIBILITY_SECONDS, make_app, name_queue, read_message
 from worker.tools import open_tools
@@ -33,7 +35,7 @@ _EXIT = re.compile(r"(signal|exitcode) (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How a worker is run; ``queues`` are the users' names of them."""
+    """How a worker is run; ``queues`` are the users' names of them, served in this order."""
 
     name: str
     broker_url: str
@@ -42,6 +44,7 @@ class WorkerSettings:
     processes: int
     hang_seconds: float = 300.0
     visibility_seconds: int = VISIBILITY_SECONDS
+    supervisor_pid: int | None = None
 
     @property
     def node(self) -> str:
@@ -85,10 +88,12 @@ class Answering:
                 message.job,
                 message.batch,
                 self._name_holder(task_id),
-                str(code),
-                LOST_DELAY_SECONDS,
-                f"worker {self._name}: a process ended ({found[0]}) before it read a row: look at"
-                " the worker's memory and at the job's bundle",
+                Dying(
+                    str(code),
+                    LOST_DELAY_SECONDS,
+                    f"worker {self._name}: a process ended ({found[0]}) before it read a row: look"
+                    " at the worker's memory and at the job's bundle",
+                ),
             )
         except SpanmillError:
             return  # the lease lapses
@@ -113,14 +118,14 @@ def make_worker_app(settings: WorkerSettings, opening: OpenTools) -> Celery:
 
     app.task(name=TASK, bind=True)(answer)
     task_failure.connect(answering.bury, weak=False)
-    worker_process_init.connect(_begin_process, weak=False)
+    worker_process_init.connect(partial(_begin_process, os.getpid()), weak=False)
     return app
 
 
 def main(opening: OpenTools = open_tools) -> None:
     """Run the worker until it is told to stop; ``opening`` opens what a process needs for a job."""
-    _die_with_parent()
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSettings)
+    _die_with(settings.supervisor_pid)
     make_worker_app(settings, opening).worker_main(
         [
             "worker",
@@ -134,12 +139,12 @@ def main(opening: OpenTools = open_tools) -> None:
     )
 
 
-def _begin_process(**_: Any) -> None:
+def _begin_process(main: int, **_: Any) -> None:
     """Set a new process up: it dies with its parent, and only its log is heard.
 
     What libraries print when a row breaks them may quote the row.
     """
-    _die_with_parent()
+    _die_with(main)
     log = os.fdopen(os.dup(_STDERR), "w", buffering=1)
     for name in (None, "celery", "celery.task"):
         for handler in logging.getLogger(name).handlers:
@@ -150,9 +155,11 @@ def _begin_process(**_: Any) -> None:
     os.close(nowhere)
 
 
-def _die_with_parent() -> None:
-    """End when the parent does: nobody would hear what an orphan does."""
+def _die_with(parent: int | None) -> None:
+    """End when the parent does, or at once if it has: nobody would hear what an orphan does."""
     ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """Marks the rows that are read next at the broker, so that a crash can name its row.
 
 A mark waits for no answer: it costs a system call, not a way there and back. What was sent before
-the process died still arrives.
+the process died still arrives. Where a user may not silence the broker, answers are waited for.
 """
 
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from worker.contracts.broker import Broker, connect
 from worker.contracts.scripts import mark_key
@@ -28,27 +28,43 @@ class Marker:
         """Name the broker; the first mark connects."""
         self._pool = connect(broker, SEND_SECONDS).connection_pool
         self._line: Any = None
+        self._is_silent = False
         self._silent_until = 0.0
         #: Moves with every mark: a sign of life.
         self.count = 0
+        #: The last mark as the ledger has it, whether it was sent or not.
+        self.last = ""
 
     def mark(self, job: str, batch: int, attempt: int, rows: Sequence[int]) -> None:
         """Say that this attempt reads these rows next."""
+        named = ",".join(map(str, rows)) if len(rows) <= NAMED_ROWS else "*"
         self.count += 1
+        self.last = f"{attempt};{named}"
         if time.monotonic() < self._silent_until:
             return
-        named = ",".join(map(str, rows)) if len(rows) <= NAMED_ROWS else "*"
         try:
             if self._line is None:
-                self._line = self._pool.get_connection()
-                self._line.send_command("CLIENT", "REPLY", "OFF")
+                self._open()
             self._line.send_command(
-                "SET", mark_key(job, batch), f"{attempt};{named}", "EX", _KEPT_SECONDS,
+                "SET", mark_key(job, batch), self.last, "EX", _KEPT_SECONDS,
                 check_health=False,
             )  # fmt: skip
+            if not self._is_silent:
+                self._line.read_response()
         except (RedisError, OSError):
             self._silent_until = time.monotonic() + DEAF_SECONDS
             if self._line is not None:
                 self._line.disconnect()
                 self._pool.release(self._line)
                 self._line = None
+
+    def _open(self) -> None:
+        self._line = self._pool.get_connection()
+        self._line.send_command("CLIENT", "REPLY", "ON")  # the one of the three that is answered
+        try:
+            self._line.read_response()
+        except ResponseError:
+            self._is_silent = False
+        else:
+            self._line.send_command("CLIENT", "REPLY", "OFF")
+            self._is_silent = True

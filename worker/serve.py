@@ -13,7 +13,14 @@ from worker.contracts.broker import parse_broker
 from worker.contracts.errors import WorldError
 from worker.contracts.ledger import Ledger
 from worker.contracts.object_store import open_store
-from worker.contracts.queue import DEFAULT_QUEUE, VISIBILITY_SECONDS, make_app, name_queue
+from worker.contracts.queue import (
+    DEFAULT_QUEUE,
+    VISIBILITY_SECONDS,
+    WORKER_KEYS,
+    make_app,
+    name_channel,
+    name_queue,
+)
 from worker.contracts.store import LocalStore
 from worker.settings import count_cores
 from worker.supervisor import supervise
@@ -42,7 +49,7 @@ PING_SECONDS = 5.0
     default=(DEFAULT_QUEUE,),
     envvar="SPANMILL_QUEUE",
     show_default=True,
-    help="Queue to take batches from; repeatable.",
+    help="Queue to take batches from; of several the first is served first.",
 )
 @click.option(
     "--processes",
@@ -107,7 +114,7 @@ def _greet(settings: WorkerSettings) -> None:
     """Check the broker. One that is away is waited for; one that refuses ends the worker."""
     broker = parse_broker(settings.broker_url)
     try:
-        Ledger(broker).check()
+        Ledger(broker).check(WORKER_KEYS, name_channel(broker))
     except WorldError as error:
         _say(f"{error}; the worker waits for it")
     _say(

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from importlib import metadata
 
 import msgspec
@@ -65,6 +67,7 @@ class _Supervisor:
             if time.monotonic() - started_at > WELL_SECONDS:
                 backoff = FIRST_BACKOFF_SECONDS
             self._say(f"the worker ended (exit code {child.returncode}): starting it again")
+            self._lose()
             if wait(backoff):
                 break
             backoff = min(2 * backoff, LONGEST_BACKOFF_SECONDS)
@@ -79,9 +82,10 @@ class _Supervisor:
             env={**os.environ, "REMAP_SIGTERM": "SIGQUIT"},
             process_group=0,  # Ctrl-C reaches the whole terminal; who stops is decided here
         )
+        settings = replace(self._settings, supervisor_pid=os.getpid())
         if child.stdin is not None:
-            child.stdin.write(msgspec.json.encode(self._settings))
-            child.stdin.close()
+            with suppress(BrokenPipeError), child.stdin:  # it has died already: that is seen later
+                child.stdin.write(msgspec.json.encode(settings))
         return child
 
     def _tick(self) -> None:
@@ -95,6 +99,11 @@ class _Supervisor:
         else:
             self._is_away = False
 
+    def _lose(self) -> None:
+        """Let others have what the child's processes had begun: they died with it."""
+        with suppress(WorldError):  # the leases lapse by themselves
+            self._ledger.lose(self._settings.name)
+
     def _stop(self, child: subprocess.Popen[bytes]) -> None:
         child.terminate()
         try:
@@ -102,7 +111,6 @@ class _Supervisor:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-        try:
+        self._lose()
+        with suppress(WorldError):  # it is forgotten when it is silent
             self._ledger.forget_worker(self._card.worker)
-        except WorldError:
-            return  # it is forgotten when it is silent

@@ -16,14 +16,14 @@ from worker.attempts import OutgoingBatch, Sent, blame, describe_end
 from worker.child import OUT_OF_MEMORY
 from worker.contracts.broker import Broker
 from worker.contracts.errors import JobError, SpanmillError, WorldError
-from worker.contracts.flight import Begun, Death, Turn
+from worker.contracts.flight import Begun, Death, Dying, Turn
 from worker.contracts.folder import JobFolder
-from worker.contracts.job import State, shard_key
+from worker.contracts.job import JobManifest, State, shard_key
 from worker.contracts.ledger import Ledger
 from worker.contracts.object_store import open_store
 from worker.contracts.queue import Message
 from worker.contracts.root import read_root
-from worker.contracts.scripts import RENEW_SECONDS
+from worker.contracts.scripts import LEASE_SECONDS, RENEW_SECONDS
 from worker.contracts.shard import decode_payload, open_shard
 from worker.marker import Marker
 from worker.task import Delivery, Done, Tools, run_batch
@@ -67,9 +67,9 @@ class Clerk:
         begun = self._ledger.begin(message.job, message.batch, holder)
         if begun.turn != Turn.RUN:
             return str(begun.turn)
-        with _Lease(self._ledger, self._marker, message, holder, self._place.hang_seconds):
+        with _Lease(self._ledger, self._marker, message, holder, self._place.hang_seconds) as lease:
             try:
-                done = self._answer(message, begun)
+                done = self._answer(message, begun, lease)
             except _Unreadable:
                 self._ledger.discard(message.job, message.batch)
                 return "unreadable"
@@ -78,12 +78,13 @@ class Clerk:
             except MemoryError:
                 os._exit(OUT_OF_MEMORY)  # a new process has it back, whatever leaked
             except Exception as error:  # noqa: BLE001  a row that breaks a library in a new way
-                self._ledger.bury(message.job, message.batch, holder, "1", FIRST_BACKOFF_SECONDS)
-                return type(error).__name__
+                dying = Dying("1", FIRST_BACKOFF_SECONDS, mark=self._marker.last)
+                self._ledger.bury(message.job, message.batch, holder, dying)
+                return type(error).__name__  # alone: its message may quote the row
             self._count(message, done)
         return str(Turn.DONE) if done.stats is None else "answered"
 
-    def _answer(self, message: Message, begun: Begun) -> Done:
+    def _answer(self, message: Message, begun: Begun, lease: "_Lease") -> Done:
         if read_root(self._store) != begun.root:
             raise WorldError(
                 f"its jobs' folder {self._place.jobs_root} is not that of the job's producer: give"
@@ -93,8 +94,11 @@ class Clerk:
         delivery = _deliver(message, begun)
 
         def mark(rows: Sequence[int]) -> None:
+            if not rows and lease.is_doubtful():  # the shard comes next, and whose is it by now?
+                self._need_own(message.job, begun.made)
             self._marker.mark(message.job, message.batch, begun.attempt, rows)
 
+        mark([])  # from here on it is the batch's fault, if it is anyone's
         try:
             return run_batch(begun.payload, delivery, tools, mark)
         except JobError as error:
@@ -108,9 +112,7 @@ class Clerk:
     def _open(self, job: str, made: str) -> Tools:
         recipe = self._recipes.get((job, made))
         if recipe is None:
-            manifest = JobFolder(self._store, job).need_manifest()
-            if manifest.created_at != made:
-                raise WorldError(f"the job {job} was begun anew meanwhile: run its command again")
+            manifest = self._need_own(job, made)
             recipe = JobTools(
                 self._place.jobs_root,
                 manifest.bundle,
@@ -125,8 +127,26 @@ class Clerk:
         if tools is None:
             while len(self._readers) >= KEPT_READERS:
                 self._readers.pop(next(iter(self._readers)))
-            tools = self._readers[recipe] = self._opening(recipe)
+            tools = self._readers[recipe] = self._begin_reading(recipe)
         return tools
+
+    def _need_own(self, job: str, made: str) -> JobManifest:
+        """Return the manifest of the job that the batch is of, and not of one of its name."""
+        manifest = JobFolder(self._store, job).need_manifest()
+        if manifest.created_at != made:
+            raise WorldError(f"the job {job} was begun anew meanwhile: run its command again")
+        return manifest
+
+    def _begin_reading(self, recipe: JobTools) -> Tools:
+        try:
+            return self._opening(recipe)
+        except (SpanmillError, MemoryError):
+            raise
+        except Exception as error:
+            raise WorldError(
+                f"it cannot begin ({type(error).__name__}: {error}): install spanmill again there,"
+                " or report it"
+            ) from error
 
     def _count(self, message: Message, done: Done) -> None:
         """Tell the ledger; it counts a batch once, whoever tells it."""
@@ -171,11 +191,17 @@ class _Lease:
         self._message = message
         self._holder = holder
         self._hang_seconds = hang_seconds
+        self._renewed_at = time.monotonic()
         self._over = Event()
         self._thread = Thread(target=self._renew, daemon=True)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "_Lease":
         self._thread.start()
+        return self
+
+    def is_doubtful(self) -> bool:
+        """Say whether it may have lapsed: this process stood still, or the broker was away."""
+        return time.monotonic() - self._renewed_at > LEASE_SECONDS
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
@@ -189,9 +215,11 @@ class _Lease:
                 seen, seen_at = self._marker.count, time.monotonic()
             with suppress(SpanmillError):  # the broker is away: the lease may lapse, no more
                 if time.monotonic() - seen_at > self._hang_seconds:
-                    self._ledger.bury(job, batch, self._holder, "hung", 0.0)
+                    self._ledger.bury(job, batch, self._holder, Dying("hung"))
                     os.kill(os.getpid(), signal.SIGKILL)
-                self._ledger.renew(job, batch, self._holder)
+                asked_at = time.monotonic()
+                if self._ledger.renew(job, batch, self._holder):
+                    self._renewed_at = asked_at
 
 
 def _deliver(message: Message, begun: Begun) -> Delivery:

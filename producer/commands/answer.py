@@ -33,6 +33,7 @@ from producer.scan import Scan
 from producer.source import find_files
 from producer.status import find_store
 from worker.contracts.errors import JobError, UsageError
+from worker.contracts.flight import MAX_BATCHES, MAX_BYTES
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest, State
 from worker.contracts.object_store import open_store
@@ -95,8 +96,8 @@ def answer(
 @BROKER
 @QUEUE
 @option("--no-wait", is_flag=True, help="Stop when all is published; `resume` collects later.")
-@option("--in-flight-batches", default=512, type=click.IntRange(1), help=IN_FLIGHT)
-@option("--in-flight-bytes", default=64 * 2**20, type=click.IntRange(1), help=IN_FLIGHT)
+@option("--in-flight-batches", default=MAX_BATCHES, type=click.IntRange(1), help=IN_FLIGHT)
+@option("--in-flight-bytes", default=MAX_BYTES, type=click.IntRange(1), help=IN_FLIGHT)
 @PAUSE
 @JSON
 def submit(
@@ -209,7 +210,7 @@ def _choose(
     """Answer through the fleet where a broker is known, else on this machine."""
     if broker_url is None:
         return _here(workers)
-    return _at(broker_url, queue, (512, 64 * 2**20), wait=True)
+    return _at(broker_url, queue, (MAX_BATCHES, MAX_BYTES), wait=True)
 
 
 def _start(

@@ -1,7 +1,9 @@
 """What breaks while a fleet answers: every row once, in order, with the answers of a quiet run."""
 
+import base64
 import json
 import os
+import pickle
 import resource
 import signal
 import time
@@ -10,13 +12,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from celery import Celery
 
 from tests.desk import ROWS, Row, make_rows, wait_for
-from tests.fleet import FleetDesk
+from tests.fleet import PERILOUS, FleetDesk
 from worker.contracts.queue import Message, make_app, name_queue, send
 from worker.contracts.resend import Resender
 
-PERILOUS = ("-m", "tests.perilous_worker")
 #: Lies in the second of twelve batches.
 HELD_ROW = 6
 TAKEN_OVER_SECONDS = 20.0
@@ -69,7 +71,18 @@ def kill_child(fleet: FleetDesk, pid: int) -> None:
 
 
 def kill_main(fleet: FleetDesk, pid: int) -> None:
+    children = [psutil.Process(child) for child in fleet.children(pid)]
     os.kill(fleet.mains(pid)[0], signal.SIGKILL)
+    assert psutil.wait_procs(children, timeout=30)[1] == []
+
+
+def kill_supervisor(fleet: FleetDesk, pid: int) -> None:
+    """Its processes die with it: nobody would hear of what they do."""
+    family = psutil.Process(pid).children(recursive=True)
+    assert len(family) >= 2
+    os.kill(pid, signal.SIGKILL)
+    assert psutil.wait_procs(family, timeout=30)[1] == []
+    fleet.start_worker(program=PERILOUS)
 
 
 def kill_all(fleet: FleetDesk, pid: int) -> None:
@@ -77,7 +90,7 @@ def kill_all(fleet: FleetDesk, pid: int) -> None:
     fleet.start_worker(program=PERILOUS)
 
 
-@pytest.mark.parametrize("kill", [kill_child, kill_main, kill_all])
+@pytest.mark.parametrize("kill", [kill_child, kill_main, kill_supervisor, kill_all])
 def test_a_killed_process_costs_no_row(
     fleet: FleetDesk, gate: Gate, kill: Callable[[FleetDesk, int], None]
 ) -> None:
@@ -111,12 +124,13 @@ def test_another_worker_takes_over_before_long(fleet: FleetDesk, gate: Gate) -> 
     assert fleet.desk.answers() == gate.answers
 
 
-def test_a_restarted_broker_costs_no_row(fleet: FleetDesk, gate: Gate) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_restarted_broker_costs_no_row(fleet: FleetDesk, gate: Gate, how: signal.Signals) -> None:
     fleet.start_worker("--processes", "2", program=PERILOUS)
     submitted = fleet.start()
     wait_until_held(fleet)
-    fleet.server.stop()
-    time.sleep(2)
+    fleet.server.stop(how)
+    wait_for(lambda: "paused" in fleet.desk.states(), "the producer misses it")
     fleet.server.start()
     gate.open()
     ran = submitted.finish()
@@ -136,6 +150,52 @@ def test_a_flushed_broker_is_filled_again_from_the_jobs_folder(
     gate.open()
     ran = submitted.finish()
     assert ran.status == 0, ran.err
+    assert fleet.desk.answers() == gate.answers
+
+
+def test_a_full_broker_pauses_the_job_until_there_is_room(fleet: FleetDesk, gate: Gate) -> None:
+    fleet.start_worker(program=PERILOUS)
+    submitted = fleet.start("--in-flight-batches", "2")
+    wait_until_reading(fleet)
+    fleet.server.client.config_set("maxmemory", "1")
+    gate.open()
+    wait_for(lambda: "paused" in fleet.desk.states(), "the job pauses")
+    fleet.server.client.config_set("maxmemory", "0")
+    ran = submitted.finish()
+    assert ran.status == 0, ran.err
+    assert "takes no more data" in ran.err
+    assert fleet.desk.answers() == gate.answers
+
+
+def test_messages_that_the_transport_lost_are_sent_again(
+    fleet: FleetDesk, undisturbed: list[Row]
+) -> None:
+    assert fleet.submit("--no-wait").status == 0
+    for _ in range(3):  # as if a worker had died between taking a message and writing that down
+        assert fleet.server.client.rpop(name_queue("default"))
+    fleet.start_worker()
+    wait_for(lambda: len(fleet.desk.shards()) == ROWS // 4, "all batches are answered")
+    assert fleet.run("resume").status == 0
+    assert fleet.desk.answers() == undisturbed
+
+
+def test_a_stopped_worker_that_wakes_late_changes_nothing(fleet: FleetDesk, gate: Gate) -> None:
+    first = fleet.start_worker(program=PERILOUS)
+    submitted = fleet.start()
+    wait_until_reading(fleet)
+    family = [psutil.Process(first), *psutil.Process(first).children(recursive=True)]
+    for process in family:
+        process.suspend()
+    fleet.start_worker(program=PERILOUS)
+    wait_until_held(fleet)
+    gate.open()
+    wait_for(lambda: len(fleet.desk.shards()) == ROWS // 4, "another answers its batch")
+    before = fleet.desk.shards()
+    for process in family:
+        process.resume()
+    assert submitted.finish().status == 0
+    wait_for(lambda: "'done'" in fleet.log(), "it finds its batch done")
+    assert fleet.desk.shards() == before
     assert fleet.desk.answers() == gate.answers
 
 
@@ -188,7 +248,7 @@ def test_a_row_that_ends_its_process_is_the_only_error(
     rows = make_rows(ROWS)
     rows[HELD_ROW]["context"] = f"<<{peril}@score>>"
     fleet.desk.write(rows)
-    fleet.start_worker("--hang-seconds", "20", program=PERILOUS)
+    fleet.start_worker("--hang-seconds", "10", program=PERILOUS)
     ran = fleet.submit()
     assert ran.status == 3, ran.err
     answers = fleet.desk.answers()
@@ -221,16 +281,36 @@ def test_a_full_disk_pauses_the_job_until_there_is_room(
 
 
 def test_what_is_no_message_of_ours_ends_nothing(fleet: FleetDesk, undisturbed: list[Row]) -> None:
-    queue = name_queue("default")
-    fleet.start_worker()
+    queue, bait = name_queue("default"), fleet.desk.folder / "bait"
     app = make_app(fleet.server.broker, (queue,))
     for version, job in ((99, "a-job"), (1, "../../etc"), (1, "unheard-of")):
         send(app, Message(job, 0, 1, time.time(), version), queue)
     app.send_task("spanmill.answer", args=[1, 2], kwargs={"x": "y"}, queue=queue)
     app.send_task("a.foreign.task", args=[{"a": "b" * 10_000_000}], queue=queue)
-    for raw in ("garbage", "[1]", json.dumps({"a": 1}), "\x80\x04N."):
+    for raw in (pickled(app, queue, bait), json.dumps({"a": 1}), "[1]", "garbage"):
         fleet.server.client.lpush(queue, raw)
+    fleet.start_worker()
     ran = fleet.submit()
     assert ran.status == 0, ran.err
     assert fleet.desk.answers() == undisturbed
-    assert not Path("/etc/shards").exists()
+    assert fleet.server.client.llen(queue) == 0
+    assert not bait.exists()
+
+
+class Bait:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return Path.touch, (self._path,)  # type: ignore[return-value]
+
+
+def pickled(app: Celery, queue: str, bait: Path) -> str:
+    """Return a message of ours whose body is pickled."""
+    send(app, Message("a-job", 0, 1, time.time(), 1), queue)
+    message = json.loads(app.connection().default_channel.client.lpop(queue))
+    message["content-type"] = "application/x-python-serialize"
+    message["body"] = base64.b64encode(pickle.dumps(Bait(bait))).decode()
+    return json.dumps(message)

@@ -3,11 +3,15 @@
 import json
 import os
 import signal
+import time
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from tests.desk import ROWS, Row, make_rows, wait_for
-from tests.fleet import FleetDesk
+from tests.desk import POLL_SECONDS, ROWS, Row, make_rows, wait_for
+from tests.fleet import PERILOUS, FleetDesk
+from worker.contracts.scripts import PRODUCERS
 
 
 def test_the_fleet_gives_the_answers_of_one_machine(
@@ -53,8 +57,21 @@ def test_what_is_published_without_waiting_is_answered_and_collected_later(
     wait_for(lambda: len(fleet.desk.shards()) == ROWS // 4, "all batches are answered")
     status = fleet.run("status", "--json").json()
     assert (status["rows_done"], status["in_flight"]) == (ROWS, 0)
+    where = ["--jobs-root", fleet.desk.jobs, "--out", "elsewhere.parquet"]
+    assert fleet.desk.run("collect", fleet.desk.job(), *where).status == 0
+    assert fleet.desk.answers("elsewhere.parquet") == undisturbed
     assert fleet.run("resume").status == 0
     assert fleet.desk.answers() == undisturbed
+
+
+def test_a_job_that_nobody_waits_for_is_watched_until_all_is_answered(fleet: FleetDesk) -> None:
+    assert fleet.submit("--no-wait").status == 0
+    where = ["--jobs-root", fleet.desk.jobs, "--broker", fleet.server.url]
+    watching = fleet.desk.start("watch", fleet.desk.job(), *where, "--json")
+    fleet.start_worker()
+    status = watching.finish().json()
+    assert (status["rows_done"], status["in_flight"]) == (ROWS, 0)
+    assert "spanmill resume" in status["reason"]
 
 
 def test_a_job_without_workers_waits_and_says_so(fleet: FleetDesk, undisturbed: list[Row]) -> None:
@@ -77,16 +94,96 @@ def test_a_queue_is_read_by_its_own_workers_alone(fleet: FleetDesk) -> None:
     assert submitted.finish().status == 0
 
 
-def test_what_is_in_flight_stays_within_its_bounds(fleet: FleetDesk) -> None:
-    submitted = fleet.start("--in-flight-batches", "2")
+@pytest.mark.parametrize(("bound", "most"), [("--in-flight-batches", 2), ("--in-flight-bytes", 1)])
+def test_what_is_in_flight_stays_within_its_bounds(fleet: FleetDesk, bound: str, most: int) -> None:
+    submitted = fleet.start(bound, most)
     counts = wait_for(lambda: (one := fleet.counts()) and one.in_flight and one, "some in flight")
     fleet.start_worker()
     seen = [counts.in_flight]
     while submitted.process.poll() is None:
         now = fleet.counts()
         seen.append(0 if now is None else now.in_flight)
+        time.sleep(POLL_SECONDS)
     assert submitted.finish().status == 0
-    assert max(seen) == 2
+    assert max(seen) == most
+
+
+def test_a_worker_empties_the_queue_that_it_was_given_first(fleet: FleetDesk) -> None:
+    for job, queue in (("first", "default"), ("second", "urgent")):
+        ran = fleet.submit(
+            "--no-wait", "--job-id", job, "--queue", queue, "--out", f"{job}.parquet"
+        )
+        assert ran.status == 0, ran.err
+        assert "is published" in ran.err
+    fleet.start_worker("--queue", "urgent", "--queue", "default")
+    wait_for(lambda: len(fleet.desk.shards()) == 2 * ROWS // 4, "both are answered")
+    assert max(times_of(fleet, "second")) < min(times_of(fleet, "first"))
+
+
+def test_a_later_job_does_not_wait_for_the_end_of_an_earlier_one(fleet: FleetDesk) -> None:
+    gate = fleet.desk.folder / "gate"
+    rows = make_rows(ROWS)
+    rows[0]["context"] += f" <<gate@score:{gate}>>"
+    fleet.desk.write(rows)
+    fleet.desk.write(make_rows(16), "few.parquet")
+    fleet.start_worker(program=PERILOUS)
+    bound = ["--in-flight-batches", "4"]
+    first = fleet.start("--job-id", "first", *bound)
+    wait_for(Path(f"{gate}.reached").exists, "the worker is busy with the first")
+    words = fleet.words("--job-id", "second", "--out", "few-answers.parquet", *bound)
+    second = fleet.desk.start(words[0], "few.parquet", *words[2:])
+    wait_for(lambda: fleet.server.client.zscore(PRODUCERS, "second"), "the second wants room")
+    gate.touch()
+    assert [one.finish().status for one in (first, second)] == [0, 0]
+    assert max(times_of(fleet, "second")) < max(times_of(fleet, "first"))
+
+
+def test_a_job_has_one_producer(fleet: FleetDesk, undisturbed: list[Row]) -> None:
+    submitted = fleet.start()
+    wait_for(lambda: (one := fleet.counts()) and one.in_flight, "some in flight")
+    other = fleet.submit()
+    assert other.status == 1
+    assert "is being run by another command" in other.complaint()
+    fleet.start_worker()
+    assert submitted.finish().status == 0
+    assert fleet.desk.answers() == undisturbed
+
+
+def test_batches_wait_for_a_worker_that_reads_their_version(
+    fleet: FleetDesk, undisturbed: list[Row]
+) -> None:
+    fleet.start_worker(program=("-m", "tests.future_worker"))
+    submitted = fleet.start()
+    wait_for(lambda: (one := fleet.counts()) and one.in_flight == ROWS // 4, "all is in flight")
+    reason = fleet.run("status", "--json").json()["reason"]
+    assert "read version 2 of its messages, and these have 1: install this release" in reason
+    fleet.start_worker()
+    ran = submitted.finish()
+    assert ran.status == 0, ran.err
+    assert fleet.desk.answers() == undisturbed
+
+
+def test_a_worker_that_is_told_to_stop_ends_its_batch_first(
+    fleet: FleetDesk, undisturbed: list[Row]
+) -> None:
+    gate = fleet.desk.folder / "gate"
+    rows = make_rows(ROWS)
+    rows[0]["context"] += f" <<gate@score:{gate}>>"
+    fleet.desk.write(rows)
+    pid = fleet.start_worker(program=PERILOUS)
+    submitted = fleet.start()
+    wait_for(Path(f"{gate}.reached").exists, "the worker is busy")
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: "Soft Shutdown" in fleet.log(), "it is stopping")
+    gate.touch()
+    assert fleet.end_worker(pid) == 0
+    assert len(fleet.desk.shards()) == 1
+    assert not fleet.workers()
+    fleet.start_worker(program=PERILOUS)
+    assert submitted.finish().status == 0
+    assert fleet.desk.answers()[1:] == undisturbed[1:]
+    stats = pq.read_table(fleet.desk.jobs / fleet.desk.job() / "stats.parquet")
+    assert stats.column("attempt").to_pylist() == [1] * (ROWS // 4)
 
 
 def test_an_interrupted_job_goes_on_with_resume(fleet: FleetDesk, undisturbed: list[Row]) -> None:
@@ -181,7 +278,7 @@ def test_a_bundle_that_a_worker_cannot_load_pauses_the_job(
     fleet.start_worker()
     trouble = wait_for(lambda: (one := fleet.counts()) and one.trouble, "the worker complains")
     assert "bundle" in trouble
-    assert fleet.desk.states()[-1] == "paused"
+    wait_for(lambda: fleet.desk.states()[-1] == "paused", "the job is paused")
     model.write_bytes(whole)
     assert fleet.run("resume").status == 0
     assert fleet.desk.answers() == undisturbed
@@ -201,40 +298,6 @@ def test_a_worker_says_whether_it_is_well(fleet: FleetDesk) -> None:
     wait_for(lambda: not fleet.workers(), "the worker takes its leave")
 
 
-@pytest.mark.parametrize(
-    ("url", "told"),
-    [
-        ("redis://localhost:1/0", "cannot be reached"),
-        ("unix:///nowhere/redis.sock", "cannot be reached"),
-        ("amqp://localhost", "does not begin with"),
-        ("redis://localhost:1/x", "database"),
-        ("redis://localhost:1/0?timeout=3", "unknown"),
-    ],
-)
-def test_a_broker_that_is_none_is_refused_in_a_sentence(
-    fleet: FleetDesk, url: str, told: str
-) -> None:
-    ran = fleet.desk.run(*fleet.words("--broker", url))
-    assert ran.status in (1, 2)
-    assert told in ran.complaint()
-    assert not fleet.desk.jobs.exists()
-
-
-def test_a_user_with_a_password_and_a_database_of_its_own_is_let_in(
-    fleet: FleetDesk, undisturbed: list[Row]
-) -> None:
-    fleet.server.client.acl_setuser(
-        "miller", enabled=True, passwords=["+s3:cr/et"], commands=["+@all", "-@dangerous", "+info"],
-        keys=["spanmill*", "_kombu*", "*celery*"], channels=["*"],
-    )  # fmt: skip
-    fleet.server.client.acl_setuser("default", enabled=True, reset_passwords=True,
-                                    passwords=["+other"])  # fmt: skip
-    url = f"unix://miller:s3%3Acr%2Fet@{fleet.server.socket}?db=3"
-    refused = fleet.desk.run(*fleet.words("--broker", fleet.server.url))
-    assert refused.status == 2
-    assert "refuses this user or password" in refused.complaint()
-    fleet.reopen(url)
-    fleet.start_worker("--broker", url)
-    ran = fleet.submit("--broker", url)
-    assert ran.status == 0, ran.err
-    assert fleet.desk.answers() == undisturbed
+def times_of(fleet: FleetDesk, job: str) -> list[int]:
+    """Return when each of a job's shards was put."""
+    return [at for path, (_, at) in fleet.desk.shards().items() if f"/{job}/" in path]

@@ -159,8 +159,15 @@ _FAILURES = (
         UsageError,
         (NoPermissionError, AuthorizationError),
         ("NOPERM", "ACL failure", "user executing the script can't"),
-        "does not let this user do what spanmill needs ({}): allow it scripts, and the keys that"
-        " begin with spanmill, _kombu and unacked",
+        "does not let this user do what spanmill needs ({}): allow it scripts, the keys spanmill*,"
+        " _kombu* and *celery*, and all channels",
+    ),
+    _Failure(
+        UsageError,
+        (),
+        ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed"),
+        "shows a certificate that is not trusted here: put ?ssl_ca_certs=FILE of its authority"
+        " behind the URL",
     ),
     _Failure(
         WorldError,

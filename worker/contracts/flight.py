@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+#: Enough for some hundred processes, and little of a server's memory.
+MAX_BATCHES = 512
+MAX_BYTES = 64 * 1024 * 1024
+
 
 class Admission(StrEnum):
     """What became of a wish to publish a batch."""
@@ -29,8 +33,8 @@ class Turn(StrEnum):
 class Room:
     """The bounds of what is in flight at a broker, of all jobs together."""
 
-    max_batches: int = 512
-    max_bytes: int = 64 * 1024 * 1024
+    max_batches: int = MAX_BATCHES
+    max_bytes: int = MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,20 @@ class Death:
 
 
 @dataclass(frozen=True, slots=True)
+class Dying:
+    """A death to be written down; ``how`` is an exit code, or "hung".
+
+    ``trouble`` is the job's if that happens repeatedly before a row is read. ``mark`` is the last
+    one, from who lives to tell it: it may still be on its way.
+    """
+
+    how: str
+    delay_seconds: float = 0.0
+    trouble: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Begun:
     """A worker's turn at a batch; all but ``turn`` is there when the turn is RUN."""
 
@@ -86,7 +104,10 @@ class Lapsed:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How a job stands; ``busy`` counts its leases, ``trouble`` says why it does not go on."""
+    """How a job stands; ``busy`` counts its leases.
+
+    ``trouble`` is what a worker complained of lately; the job is ``stuck`` when that stops it.
+    """
 
     queue: str
     made: str
@@ -98,6 +119,7 @@ class Counts:
     busy: int
     wanted: int
     cancelled: bool
+    stuck: bool
     trouble: str | None
 
 

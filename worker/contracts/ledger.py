@@ -3,7 +3,7 @@
 A cache: all of it follows from the job's folder and its input, so losing it loses no row.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 from uuid import uuid4
@@ -12,13 +12,14 @@ import msgspec
 from redis.exceptions import RedisError
 
 from worker.contracts import scripts
-from worker.contracts.broker import Broker, connect, translate
+from worker.contracts.broker import CONNECT_SECONDS, Broker, connect, translate
 from worker.contracts.flight import (
     About,
     Admission,
     Begun,
     Counts,
     Death,
+    Dying,
     Lapsed,
     Room,
     Turn,
@@ -38,8 +39,14 @@ class Ledger:
         self._redis = connect(broker)
         self._scripts: dict[str, Any] = {}
 
-    def check(self) -> None:
-        """Find out what the broker will not let spanmill do, before any work."""
+    def check(self, keys: Sequence[str] = (), channel: str | None = None) -> None:
+        """Find out what the broker will not let spanmill do, before any work.
+
+        ``keys`` are names like those of the transport's keys; ``channel`` is one that it hears.
+        """
+        self._run(scripts.CHECK, f"{scripts.PREFIX}:check", *keys)
+        if channel is not None:
+            self._listen(channel)
         card = WorkerCard(f"check-{uuid4().hex}", (), 0, 0, "")
         self.hear(card)
         self.forget_worker(card.worker)
@@ -67,24 +74,31 @@ class Ledger:
         return bool(self._run(scripts.RENEW, job, batch, holder))
 
     def give_back(self, job: str, batch: int, holder: str, why: str, delay_seconds: float) -> bool:
-        """End a lease and its attempt as if it had not been; return whether the trouble is new."""
+        """End a lease and its attempt as if it had not been; return whether this stops the job.
+
+        It does not as long as other batches get done, and it does so once until one is.
+        """
         return bool(self._run(scripts.GIVE_BACK, job, batch, holder, delay_seconds, why))
 
-    def bury(
-        self, job: str, batch: int, holder: str, death: str, delay_seconds: float, why: str = ""
-    ) -> bool:
-        """Write down that a lease's process died: its exit code, or "hung".
+    def bury(self, job: str, batch: int, holder: str, death: Dying) -> bool:
+        """Write down that a lease's process died, or as good as died."""
+        return bool(
+            self._run(
+                scripts.DIED,
+                job, batch, holder, death.how, death.delay_seconds, death.trouble, death.mark,
+            )
+        )  # fmt: skip
 
-        ``why`` is the job's trouble if that happens repeatedly before a row is read.
-        """
-        return bool(self._run(scripts.DIED, job, batch, holder, death, delay_seconds, why))
+    def lose(self, worker: str) -> None:
+        """Let all leases of a worker lapse now: its processes ended, by no row's doing."""
+        self._run(scripts.LOSE, f"{worker}/")
 
     def discard(self, job: str, batch: int) -> None:
         """Throw away a payload that cannot be read, and ask for another."""
         self._run(scripts.DISCARD, job, batch)
 
     def commit(self, job: str, batch: int, rows: int, errors: int) -> bool:
-        """Count a batch that has its shard; return whether the job was in trouble until now."""
+        """Count a batch that has its shard; return whether the job had been stopped until now."""
         return bool(self._run(scripts.COMMIT, job, batch, rows, errors)[1])
 
     def recount(self, job: str, shards: Iterable[tuple[int, int, int]]) -> None:
@@ -113,10 +127,10 @@ class Ledger:
         if reply is None:
             return None
         batches, done, rows, errors, in_flight, busy, wanted = (int(one) for one in reply[:7])
-        trouble = reply[8].decode()
+        trouble = reply[9].decode()
         return Counts(
-            queue=reply[9].decode(),
-            made=reply[10].decode(),
+            queue=reply[10].decode(),
+            made=reply[11].decode(),
             batches=batches,
             batches_done=done,
             rows_done=rows,
@@ -125,6 +139,7 @@ class Ledger:
             busy=busy,
             wanted=wanted,
             cancelled=bool(reply[7]),
+            stuck=bool(reply[8]),
             trouble=trouble if trouble else None,
         )
 
@@ -155,6 +170,14 @@ class Ledger:
     def in_flight_bytes(self) -> int:
         """Return the bytes of all payloads in flight at the broker."""
         return int(self._run(scripts.READ_BYTES))
+
+    def _listen(self, channel: str) -> None:
+        try:
+            with self._redis.pubsub() as line:  # type: ignore[no-untyped-call]
+                line.psubscribe(channel)
+                line.get_message(timeout=CONNECT_SECONDS)
+        except RedisError as error:
+            raise translate(error, self.broker) from error
 
     def _run(self, body: str, *arguments: bytes | str | float) -> Any:
         script = self._scripts.get(body)

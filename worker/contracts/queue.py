@@ -28,6 +28,9 @@ VISIBILITY_SECONDS = 300
 SOFT_SHUTDOWN_SECONDS = 30.0
 _QUEUE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _UNACKED = "spanmill:unacked"
+#: Names like those of the keys that sending needs at the broker, and that a worker needs.
+SENDER_KEYS = ("spanmill-check",)
+WORKER_KEYS = (*SENDER_KEYS, "_kombu.binding.check", "check.celery.pidbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,14 @@ _TRANSPORT: dict[str, Any] = {
     "unacked_key": _UNACKED,
     "unacked_index_key": f"{_UNACKED}-index",
     "unacked_mutex_key": f"{_UNACKED}-mutex",
+    # From the queue that was named first, then from the next: that is what priority means here.
+    "queue_order_strategy": "priority",
 }
+
+
+def name_channel(broker: Broker) -> str:
+    """Return the channel that workers hear; a user needs a right to just this one, or to all."""
+    return f"/{broker.database}.celery.pidbox"
 
 
 def name_queue(queue: str, wire: int = WIRE_VERSION) -> str:

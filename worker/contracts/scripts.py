@@ -21,6 +21,8 @@ PRODUCERS = f"{PREFIX}:producers"
 #: ``queue`` -> when the youngest message that was begun had been sent; -> when one was last begun.
 BEGUN = f"{PREFIX}:begun"
 BUSY = f"{PREFIX}:busy"
+#: When somebody last looked for what has lapsed.
+TENDED = f"{PREFIX}:tended"
 #: ``worker`` -> when it was last heard; -> what it says of itself, as JSON.
 HEARD = f"{PREFIX}:heard"
 WORKERS = f"{PREFIX}:workers"
@@ -30,6 +32,11 @@ JOB_SECONDS = 7 * 86400
 PAYLOAD_SECONDS = 86400
 LEASE_SECONDS = 10.0
 RENEW_SECONDS = 3.0
+#: When nobody looked for so long, the broker was away, and nobody could renew a lease either: all
+#: that were held get the time to.
+OUTAGE_SECONDS = 5.0
+#: A job in trouble of which no batch was done for so long has come to a stop.
+STUCK_SECONDS = 10.0
 #: A batch's message is sent again when its queue is empty and nobody has begun any from it for so
 #: long, or when messages sent so much later were begun before it.
 LOST_SECONDS = 5.0
@@ -46,11 +53,17 @@ def mark_key(job: str, batch: int) -> str:
     return f"{PREFIX}:{{{job}}}:mark:{batch}"
 
 
-# Functions that the scripts share. `%NAME%` stands for a key, `key()` makes a job's.
+# Functions that the scripts share. `%NAME%` stands for a key, `key()` makes a job's. `past()` reads
+# a time; one in the future is of a clock that was set back since, and says nothing.
 PRELUDE = """
 local t = redis.call('TIME')
 local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
 local function key(job, what) return '%PREFIX%:{' .. job .. '}:' .. what end
+local function past(time)
+  local seconds = tonumber(time or '0')
+  if seconds > now then return 0 end
+  return seconds
+end
 local function known(job) return redis.call('EXISTS', key(job, 'about')) == 1 end
 local function is_done(job, batch) return redis.call('GETBIT', key(job, 'done'), batch) == 1 end
 local function has_payload(job, batch)
@@ -78,9 +91,13 @@ local function drop(job, batch)
   redis.call('DEL', key(job, 'payload:' .. batch), key(job, 'mark:' .. batch),
     key(job, 'deaths:' .. batch))
 end
+local function has(job, batch)
+  local batches = redis.call('HGET', key(job, 'about'), 'batches')
+  return batches and tonumber(batch) < tonumber(batches)
+end
 local function want(job, batch)
   drop(job, batch)
-  if known(job) and not is_done(job, batch) then
+  if has(job, batch) and not is_done(job, batch) then
     redis.call('SADD', key(job, 'wanted'), batch)
     redis.call('EXPIRE', key(job, 'wanted'), %JOB_SECONDS%)
   end
@@ -98,6 +115,10 @@ local function bury(job, batch, how)
   redis.call('HDEL', '%HOLDERS%', member)
   return rows ~= '-'
 end
+local function is_stuck(job)
+  local moved = redis.call('HGET', key(job, 'about'), 'moved')
+  return known(job) and now - past(moved) > %STUCK_SECONDS%
+end
 local function holds(job, batch, holder)
   return redis.call('HGET', '%HOLDERS%', job .. ':' .. batch) == holder
 end
@@ -110,6 +131,7 @@ redis.call('HSETNX', about, 'rows_done', 0)
 redis.call('HSETNX', about, 'errors', 0)
 redis.call('HSET', about, 'queue', ARGV[2], 'root', ARGV[3], 'made', ARGV[4],
   'batches', ARGV[5])
+redis.call('HDEL', about, 'paused')
 redis.call('EXPIRE', about, %JOB_SECONDS%)
 redis.call('DEL', key(ARGV[1], 'cancelled'), key(ARGV[1], 'trouble'))
 return tonumber(redis.call('HGET', about, 'batches_done'))
@@ -150,19 +172,20 @@ return 'admitted'
 BEGIN = """
 local job, batch, holder = ARGV[1], ARGV[2], ARGV[3]
 local member = job .. ':' .. batch
+if not has(job, batch) then drop(job, batch) return {'gone'} end
 if is_done(job, batch) then drop(job, batch) return {'done'} end
 if redis.call('EXISTS', key(job, 'cancelled')) == 1 then drop(job, batch) return {'cancelled'} end
 local lease = redis.call('ZSCORE', '%LEASES%', member)
 if lease and tonumber(lease) > now then return {'leased'} end
 local payload = redis.call('GET', key(job, 'payload:' .. batch))
-if not payload or not in_flight(member) or not known(job) then
+if not payload or not in_flight(member) then
   want(job, batch)
   return {'gone'}
 end
 if lease and redis.call('HGET', '%HOLDERS%', member) then bury(job, batch, '?') end
 local queue = redis.call('HGET', key(job, 'about'), 'queue')
 local sent = redis.call('ZSCORE', '%WAITING%', member)
-if sent and tonumber(sent) > tonumber(redis.call('HGET', '%BEGUN%', queue) or '0') then
+if sent and tonumber(sent) > past(redis.call('HGET', '%BEGUN%', queue)) then
   redis.call('HSET', '%BEGUN%', queue, sent)
 end
 redis.call('HSET', '%BUSY%', queue, now)
@@ -176,33 +199,36 @@ return {'run', attempt, payload, about[1], about[2],
   redis.call('LRANGE', key(job, 'deaths:' .. batch), 0, -1)}
 """
 
+# A broker whose memory is full lets a script go on that began with a command that takes none: what
+# was begun can be renewed, given back and counted there, which makes room.
 RENEW = """
 local job, batch = ARGV[1], ARGV[2]
 if not holds(job, batch, ARGV[3]) then return 0 end
-redis.call('ZADD', '%LEASES%', 'XX', now + %LEASE_SECONDS%, job .. ':' .. batch)
 redis.call('EXPIRE', key(job, 'payload:' .. batch), %PAYLOAD_SECONDS%)
+redis.call('ZADD', '%LEASES%', 'XX', now + %LEASE_SECONDS%, job .. ':' .. batch)
 return 1
 """
 
 # ARGV: job, batch, holder, seconds until it is sent again, trouble. Uses no attempt.
 GIVE_BACK = """
 local job, batch = ARGV[1], ARGV[2]
-local new = redis.call('EXISTS', key(job, 'trouble')) == 0
+local member = job .. ':' .. batch
+if not holds(job, batch, ARGV[3]) then return 0 end
+redis.call('HDEL', '%HOLDERS%', member)
+keep('%ATTEMPTS%', member, -1)
+redis.call('DEL', key(job, 'mark:' .. batch))
+redis.call('ZADD', '%LEASES%', 'XX', now + tonumber(ARGV[4]), member)
 redis.call('SET', key(job, 'trouble'), ARGV[5], 'EX', %TROUBLE_SECONDS%)
-if holds(job, batch, ARGV[3]) then
-  local member = job .. ':' .. batch
-  redis.call('HDEL', '%HOLDERS%', member)
-  keep('%ATTEMPTS%', member, -1)
-  redis.call('DEL', key(job, 'mark:' .. batch))
-  redis.call('ZADD', '%LEASES%', 'XX', now + tonumber(ARGV[4]), member)
-end
-return new and 1 or 0
+if not is_stuck(job) then return 0 end
+return redis.call('HSETNX', key(job, 'about'), 'paused', 1)
 """
 
-# ARGV: job, batch, holder, how it died, seconds until it is sent again, and the trouble when that
-# is not the first death of this batch, and none of its rows had been marked.
+# ARGV: job, batch, holder, how it died, seconds until it is sent again, the trouble when that is
+# not the first death of this batch and none of its rows had been marked, and the last mark, of
+# those who live to tell it.
 DIED = """
 if not holds(ARGV[1], ARGV[2], ARGV[3]) then return 0 end
+if ARGV[7] ~= '' then redis.call('SET', key(ARGV[1], 'mark:' .. ARGV[2]), ARGV[7]) end
 local was_marked = bury(ARGV[1], ARGV[2], ARGV[4])
 if not was_marked and redis.call('LLEN', key(ARGV[1], 'deaths:' .. ARGV[2])) > 1 then
   redis.call('SET', key(ARGV[1], 'trouble'), ARGV[6], 'EX', %TROUBLE_SECONDS%)
@@ -211,12 +237,24 @@ redis.call('ZADD', '%LEASES%', 'XX', now + tonumber(ARGV[5]), ARGV[1] .. ':' .. 
 return 1
 """
 
+# ARGV: the beginning of its leases' holders. They lapse now, and no row is blamed.
+LOSE = """
+for _, member in ipairs(redis.call('ZRANGE', '%LEASES%', 0, -1)) do
+  local holder = redis.call('HGET', '%HOLDERS%', member)
+  if holder and string.sub(holder, 1, #ARGV[1]) == ARGV[1] then
+    redis.call('HDEL', '%HOLDERS%', member)
+    redis.call('ZADD', '%LEASES%', 'XX', now, member)
+  end
+end
+"""
+
 DISCARD = "want(ARGV[1], ARGV[2])"
 
 # ARGV: job, then batch, rows, errors of each. Counts each batch once.
 COMMIT = """
 local job, about, counted = ARGV[1], key(ARGV[1], 'about'), 0
-local was_troubled = redis.call('DEL', key(job, 'trouble'))
+redis.call('DEL', key(job, 'trouble'))
+local was_paused = redis.call('HDEL', about, 'paused')
 for i = 2, #ARGV, 3 do
   if known(job) then
     if redis.call('SETBIT', key(job, 'done'), ARGV[i], 1) == 0 then
@@ -232,22 +270,44 @@ end
 for _, what in ipairs({'about', 'done'}) do
   redis.call('EXPIRE', key(job, what), %JOB_SECONDS%)
 end
-return {counted, was_troubled}
+if counted > 0 then redis.call('HSET', about, 'moved', now) end
+return {counted, was_paused}
 """
 
 # ARGV: how many at most; seconds of grace; seconds by which a message may be overtaken.
 LAPSED = """
-local out, count = {}, 0
+local out, queues = {}, {}
+local function queue_of(job)
+  if queues[job] == nil then queues[job] = redis.call('HGET', key(job, 'about'), 'queue') end
+  return queues[job]
+end
 local function again(member)
   local job, batch = string.match(member, '^(.*):(%d+)$')
   if not has_payload(job, batch) then want(job, batch) return end
   redis.call('ZREM', '%LEASES%', member)
   redis.call('ZADD', '%WAITING%', now, member)
   redis.call('EXPIRE', key(job, 'payload:' .. batch), %PAYLOAD_SECONDS%)
-  local queue = redis.call('HGET', key(job, 'about'), 'queue')
   local attempt = redis.call('HGET', '%ATTEMPTS%', member) or '0'
-  if not queue then drop(job, batch) return end
-  table.insert(out, {job, batch, attempt, queue})
+  if not queue_of(job) then drop(job, batch) return end
+  table.insert(out, {job, batch, attempt, queue_of(job)})
+end
+local tended = tonumber(redis.call('GET', '%TENDED%') or now)
+redis.call('DEL', '%TENDED%')
+redis.call('SET', '%TENDED%', now)
+if now - tended > %OUTAGE_SECONDS% then
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', '%LEASES%', '-inf', now)) do
+    if redis.call('HGET', '%HOLDERS%', member) then
+      redis.call('ZADD', '%LEASES%', now + %OUTAGE_SECONDS%, member)
+    end
+  end
+end
+-- The clock was set back: nothing lies that far in the future.
+local far = now + 3 * %LEASE_SECONDS%
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', '%LEASES%', far, '+inf')) do
+  redis.call('ZADD', '%LEASES%', now + %LEASE_SECONDS%, member)
+end
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', '%WAITING%', now + 1, '+inf')) do
+  redis.call('ZADD', '%WAITING%', now, member)
 end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', '%LEASES%', '-inf', now)) do
   if #out >= tonumber(ARGV[1]) then return out end
@@ -263,13 +323,13 @@ local lengths = {}
 for i = 1, #waiting, 2 do
   if #out >= tonumber(ARGV[1]) then return out end
   local job, batch = string.match(waiting[i], '^(.*):(%d+)$')
-  local queue = redis.call('HGET', key(job, 'about'), 'queue')
+  local queue = queue_of(job)
   if not queue then
     drop(job, batch)
   else
     if not lengths[queue] then lengths[queue] = redis.call('LLEN', queue) end
-    local begun = tonumber(redis.call('HGET', '%BEGUN%', queue) or '0')
-    local busy = tonumber(redis.call('HGET', '%BUSY%', queue) or '0')
+    local begun = past(redis.call('HGET', '%BEGUN%', queue))
+    local busy = past(redis.call('HGET', '%BUSY%', queue))
     if (lengths[queue] == 0 and busy < sent_before)
         or tonumber(waiting[i + 1]) < begun - tonumber(ARGV[3]) then
       again(waiting[i])
@@ -284,7 +344,7 @@ local job = ARGV[1]
 if not known(job) then return false end
 local about = redis.call('HMGET', key(job, 'about'),
   'batches', 'batches_done', 'rows_done', 'errors')
-local busy = 0
+local busy, trouble = 0, redis.call('GET', key(job, 'trouble'))
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', '%LEASES%', now, '+inf')) do
   if string.sub(member, 1, #job + 1) == job .. ':' and redis.call('HGET', '%HOLDERS%', member) then
     busy = busy + 1
@@ -293,7 +353,8 @@ end
 return {about[1], about[2], about[3], about[4],
   redis.call('HGET', '%JOB_BATCHES%', job) or '0', busy,
   redis.call('SCARD', key(job, 'wanted')),
-  redis.call('EXISTS', key(job, 'cancelled')), redis.call('GET', key(job, 'trouble')) or '',
+  redis.call('EXISTS', key(job, 'cancelled')), trouble and is_stuck(job) and 1 or 0,
+  trouble or '',
   redis.call('HGET', key(job, 'about'), 'queue'), redis.call('HGET', key(job, 'about'), 'made')}
 """
 
@@ -322,6 +383,16 @@ if ARGV[2] == '1' then
     key(job, 'cancelled'), key(job, 'trouble'))
 else
   redis.call('SET', key(job, 'cancelled'), 1, 'EX', %JOB_SECONDS%)
+end
+"""
+
+# ARGV: names of keys.
+CHECK = """
+for _, name in ipairs(ARGV) do
+  redis.call('DEL', name)
+  redis.call('LPUSH', name, 1)
+  redis.call('LLEN', name)
+  redis.call('DEL', name)
 end
 """
 
@@ -360,12 +431,15 @@ _NAMES = {
     "%PRODUCERS%": PRODUCERS,
     "%BEGUN%": BEGUN,
     "%BUSY%": BUSY,
+    "%TENDED%": TENDED,
     "%HEARD%": HEARD,
     "%WORKERS%": WORKERS,
 } | {
     "%JOB_SECONDS%": str(JOB_SECONDS),
     "%PAYLOAD_SECONDS%": str(PAYLOAD_SECONDS),
     "%LEASE_SECONDS%": str(LEASE_SECONDS),
+    "%OUTAGE_SECONDS%": str(OUTAGE_SECONDS),
+    "%STUCK_SECONDS%": str(STUCK_SECONDS),
     "%TROUBLE_SECONDS%": str(TROUBLE_SECONDS),
     "%WORKER_SECONDS%": str(WORKER_SECONDS),
 }

@@ -1,0 +1,128 @@
+"""One message's way through a worker's process, with a real ledger and a real reader."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.desk import make_rows
+from tests.fleet import FleetDesk
+from tests.perils import open_perilous_tools
+from worker.attempts import MAX_NAMELESS_FAILURES
+from worker.contracts import scripts
+from worker.contracts.queue import WIRE_VERSION, Message
+from worker.contracts.shard import open_shard
+from worker.task import Tools
+from worker.tools import JobTools
+from worker.turn import Clerk, Place
+
+Take = Callable[[], str]
+
+
+@pytest.fixture
+def publish(fleet: FleetDesk) -> Callable[..., Take]:
+    """Publish eight rows, and return what takes the message of the first four."""
+
+    def publish(
+        peril: str = "", opening: Callable[[JobTools], Tools] = open_perilous_tools
+    ) -> Take:
+        rows = make_rows(8)
+        rows[1]["context"] += peril
+        fleet.desk.write(rows)
+        assert fleet.submit("--no-wait").status == 0
+        clerk = Clerk(Place("here", fleet.server.broker, str(fleet.desk.jobs)), opening)
+        message = Message(fleet.desk.job(), 0, 1, time.time(), WIRE_VERSION)
+
+        def take() -> str:
+            fleet.server.client.zadd(scripts.LEASES, {f"{message.job}:0": 1.0}, xx=True)
+            return clerk.take(message, "here/1")
+
+        return take
+
+    return publish
+
+
+def test_a_message_is_answered_once(fleet: FleetDesk, publish: Callable[..., Take]) -> None:
+    take = publish()
+    assert [take(), take()] == ["answered", "done"]
+    counts = fleet.counts()
+    assert counts is not None
+    assert (counts.batches_done, counts.rows_done, counts.in_flight) == (1, 4, 1)
+
+
+def test_a_lost_ledger_counts_a_shard_that_is_there(
+    fleet: FleetDesk, publish: Callable[..., Take]
+) -> None:
+    take = publish()
+    assert take() == "answered"
+    fleet.server.client.flushall()
+    assert take() == "gone"
+    assert fleet.submit("--no-wait").status == 0
+    counts = fleet.counts()
+    assert counts is not None
+    assert (counts.batches_done, counts.rows_done) == (1, 4)
+
+
+def test_a_batch_that_fails_before_a_row_is_read_is_given_up_in_the_end(
+    fleet: FleetDesk, publish: Callable[..., Take]
+) -> None:
+    take = publish("<<raise@start>>")
+    assert [take() for _ in range(MAX_NAMELESS_FAILURES)] == ["TypeError"] * MAX_NAMELESS_FAILURES
+    assert take() == "answered"
+    (path,) = fleet.desk.jobs.glob("*/shards/*/*.parquet")
+    stats = open_shard(path.read_bytes())[0].stats
+    assert (stats.rows, stats.errors, stats.attempt) == (4, 4, MAX_NAMELESS_FAILURES + 1)
+
+
+def test_a_row_that_fails_is_an_error_and_its_neighbours_are_answered(
+    fleet: FleetDesk, publish: Callable[..., Take]
+) -> None:
+    take = publish("<<raise@score>>")
+    assert take() == "TypeError"
+    assert take() == "answered"
+    counts = fleet.counts()
+    assert counts is not None
+    assert (counts.rows_done, counts.errors) == (4, 1)
+
+
+def test_a_reader_that_cannot_be_opened_pauses_the_job_with_the_reason(
+    fleet: FleetDesk, publish: Callable[..., Take]
+) -> None:
+    def opening(_: JobTools) -> Tools:
+        raise AttributeError("a library has changed")
+
+    take = publish(opening=opening)
+    for _ in range(2):
+        assert take().startswith("paused: worker here: it cannot begin (AttributeError")
+    counts = fleet.counts()
+    assert counts is not None
+    assert counts.stuck
+    assert "a library has changed" in (counts.trouble or "")
+    assert fleet.desk.states()[-1] == "paused"
+
+
+def test_a_process_that_stood_still_commits_nothing_to_a_job_begun_anew(
+    fleet: FleetDesk, publish: Callable[..., Take], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin_anew(recipe: JobTools) -> Tools:
+        path = fleet.desk.jobs / fleet.desk.job() / "manifest.json"
+        path.write_text(path.read_text().replace('"created_at": "20', '"created_at": "19'))
+        monkeypatch.setattr("worker.turn.LEASE_SECONDS", 0.0)  # as if much time had passed
+        return open_perilous_tools(recipe)
+
+    take = publish(opening=begin_anew)
+    assert "was begun anew meanwhile" in take()
+    assert not fleet.desk.shards()
+
+
+def test_a_payload_that_is_none_is_asked_for_again(
+    fleet: FleetDesk, publish: Callable[..., Take]
+) -> None:
+    take = publish()
+    fleet.server.client.set(f"spanmill:{{{fleet.desk.job()}}}:payload:0", b"garbage")
+    assert take() == "unreadable"
+    counts = fleet.counts()
+    assert counts is not None
+    assert (counts.wanted, counts.in_flight) == (1, 1)
+    assert fleet.submit("--no-wait").status == 0
+    assert take() == "answered"
