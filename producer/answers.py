@@ -21,7 +21,7 @@ from worker.contracts.errors import UsageError
 from worker.contracts.shard import write_rows
 from worker.contracts.store import sync_folder
 from worker.contracts.url import is_url
-from worker.contracts.verdict import Calibration
+from worker.contracts.verdict import Calibration, to_plain
 
 PART_ROWS = 1_000_000
 FIRST_PART = "part-00000.parquet"
@@ -51,7 +51,7 @@ def read_answers_meta(path: Place) -> AnswersMeta | None:
         metadata = pq.read_schema(to_source(path)).metadata
         raw = None if metadata is None else metadata.get(_META)
         return None if raw is None else msgspec.json.decode(raw, type=AnswersMeta)
-    except (pa.ArrowException, OSError, msgspec.DecodeError):
+    except (pa.ArrowException, OSError, msgspec.DecodeError, RecursionError):
         return None
 
 
@@ -84,9 +84,19 @@ def find_owner(output: str) -> str | None:
     return None if meta is None else meta.job
 
 
+def find_change(output: str) -> float | None:
+    """Return when an output came or changed, in seconds since the epoch; None for nothing."""
+    if is_url(output):
+        stats = [one.look() for one in list_output(output)]
+        return max((stat.changed_at for stat in stats if stat is not None), default=None)
+    path = Path(output.rstrip("/"))
+    return path.stat().st_ctime if path.exists() else None
+
+
 def encode_meta(meta: AnswersMeta) -> dict[bytes, bytes]:
     """Return the footer's metadata."""
-    return {_META: msgspec.json.encode(meta)}
+    plain = msgspec.to_builtins(meta) | {"calibration": to_plain(meta.calibration)}
+    return {_META: msgspec.json.encode(plain)}
 
 
 class AnswerWriter:

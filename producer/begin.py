@@ -2,19 +2,21 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 
-from producer.answers import check_free, find_owner
+from producer.answers import check_free, find_change, find_owner
 from producer.diary import Diary
 from producer.lock import hold
-from producer.place import Place, absolute
+from producer.overlap import reads_jobs
+from producer.place import Place
 from producer.plan import (
     Request,
     check_inputs,
     check_same,
     check_writable,
-    lies_in,
-    list_folders,
     make_manifest,
+    name_job,
     publish_bundle,
     remove_job,
 )
@@ -37,9 +39,9 @@ def check_root(store: Store, request: Request) -> None:
     """Refuse a jobs' folder whose shards would be read as input the next time.
 
     Raises:
-        UsageError: it lies in an input's folder.
+        UsageError: it lies in an input's folder, or under an input's glob.
     """
-    if lies_in(store.name, map(absolute, list_folders(request.inputs))):
+    if reads_jobs(request.inputs, store.name, name_job(request)):
         raise UsageError(
             f"the jobs' folder {store.name} lies in the input: choose another --jobs-root"
         )
@@ -70,7 +72,8 @@ def begin(
 ) -> tuple[JobManifest, Diary]:
     """Return the manifest of the job: the one that is there, or a new one. The job is held.
 
-    With ``overwrite`` the job that is there, and its retries, are forgotten.
+    With ``overwrite`` the job that is there, and its retries, are forgotten once the input has been
+    read. The bound on errors is always the one that was given last: no answer depends on it.
 
     Raises:
         UsageError: the output exists, or an input is damaged; nothing is left behind.
@@ -85,12 +88,37 @@ def begin(
         if not done and find_owner(request.output) != folder.job:
             check_free(request.output, overwrite=False)  # it has come since the job began
         put_bundle(folder.store, request.bundle)
-        return manifest, Diary(folder)
+        return replace(manifest, max_error_ratio=request.max_error_ratio), Diary(folder)
     check_free(request.output, overwrite=overwrite)
     source = open_source(files, request.columns)
+    found = None
+    if folder.read_state() is not None:  # it is given up only for what can take its place
+        found = scan(source, request.batch_rows)
+        put_bundle(folder.store, request.bundle)
     forget(folder.store, folder.job)
     diary = Diary(folder)
-    return _validate(request, source, folder, warn), diary
+    return _validate(request, source, found, folder, warn), diary
+
+
+def check_untouched(folder: JobFolder, manifest: JobManifest) -> None:
+    """Refuse to replace an output that has come since an unfinished job began.
+
+    One that was there before is to be replaced: the job's command said so.
+
+    Raises:
+        UsageError: it has.
+    """
+    changed_at = find_change(manifest.output)
+    if folder.read_state() in DONE or changed_at is None:
+        return
+    began = datetime.fromisoformat(manifest.created_at).timestamp()
+    owner = find_owner(manifest.output)
+    ours = owner is not None and owner in (folder.job, manifest.parent)
+    if changed_at > began and not ours:
+        raise UsageError(
+            f"the output {manifest.output} has come or changed since the job {folder.job} began:"
+            " move it away"
+        )
 
 
 def begin_retry(
@@ -103,7 +131,8 @@ def begin_retry(
     """
     manifest = folder.read_manifest()
     if manifest is None:
-        if made.output != parent.output:
+        mine = made.output == parent.output
+        if not mine or find_owner(made.output) != parent.job:
             check_free(made.output, overwrite=False)
         check_writable(find_parent(made.output), "the output's folder", "--out")
         folder.put_event(State.VALIDATING)
@@ -183,10 +212,13 @@ def warn_of(found: Scan, warn: Warn) -> None:
         warn("the input has no rows")
 
 
-def _validate(request: Request, source: Source, folder: JobFolder, warn: Warn) -> JobManifest:
+def _validate(
+    request: Request, source: Source, found: Scan | None, folder: JobFolder, warn: Warn
+) -> JobManifest:
     try:
-        folder.put_event(State.VALIDATING)
-        found = scan(source, request.batch_rows)
+        folder.put_event(State.VALIDATING, request.provider_note)
+        if found is None:
+            found = scan(source, request.batch_rows)
         warn_of(found, warn)
         put_bundle(folder.store, request.bundle)
         folder.put_manifest(make_manifest(request, source, found))

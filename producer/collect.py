@@ -35,7 +35,8 @@ from worker.contracts.shard import ANSWER_SCHEMA, decode_schema, read_shard
 def collect(folder: JobFolder, manifest: JobManifest, output: str, *, partial: bool) -> Summary:
     """Write the job's answers to ``output`` and its books to its folder.
 
-    ``partial`` takes the batches that are done; without it every row must be there.
+    ``partial`` takes the batches that are done, and leaves the books, which are the whole job's, as
+    they are; without it every row must be there.
 
     Raises:
         JobError: a batch is missing.
@@ -49,17 +50,13 @@ def collect(folder: JobFolder, manifest: JobManifest, output: str, *, partial: b
             raw = msgspec.json.format(msgspec.json.encode(summary), indent=1)
             (scratch / "summary.json").write_bytes(raw + b"\n")
             put_in_place(scratch / "answers", output)
-            for name, made in (
-                ("errors.parquet", scratch / "errors" / FIRST_PART),
-                ("stats.parquet", scratch / "stats.parquet"),
-                ("summary.json", scratch / "summary.json"),
-            ):
-                folder.store.put_file(f"{folder.job}/{name}", made)
+            if not partial:
+                _put_books(folder, scratch)
     except OSError as error:
         why = str(error) if error.strerror is None else error.strerror
         raise WorldError(
-            f"cannot write the answers to {output} ({why}): make room or allow it, then run"
-            f" `spanmill resume {folder.job}`"
+            f"cannot write the answers to {output} ({why}): make room or allow it, then resume or"
+            f" collect the job {folder.job}"
         ) from error
     return summary
 
@@ -170,6 +167,15 @@ def _write_all(
                 bad = pick_rows(table, np.flatnonzero(failed))
                 errors.write(_to_errors(bad, books.attempts, kept))
     return books
+
+
+def _put_books(folder: JobFolder, scratch: Path) -> None:
+    for name, made in (
+        ("errors.parquet", scratch / "errors" / FIRST_PART),
+        ("stats.parquet", scratch / "stats.parquet"),
+        ("summary.json", scratch / "summary.json"),
+    ):
+        folder.store.put_file(f"{folder.job}/{name}", made)
 
 
 def _error_schema(kept: pa.Schema) -> pa.Schema:

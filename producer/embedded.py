@@ -21,7 +21,7 @@ from worker.attempts import OutgoingBatch
 from worker.contracts.errors import JobError, WorldError
 from worker.contracts.job import State
 from worker.contracts.shard import encode_payload
-from worker.local import FleetOptions, Hooks, run_fleet
+from worker.local import DRAIN_SECONDS, FleetOptions, Hooks, run_fleet
 from worker.task import Done, Tools
 from worker.tools import JobTools, open_tools
 
@@ -136,5 +136,6 @@ class _Watch:
 
     def _draining(self) -> None:
         self._run.progress.say(
-            "stopping when the batches in work are done; interrupt again to stop at once"
+            f"stopping when the batches in work are done, in {DRAIN_SECONDS:.0f} s at most;"
+            " interrupt again to stop at once"
         )

@@ -64,5 +64,5 @@ def _read_summary(folder: JobFolder) -> Summary | None:
     raw = folder.store.read(f"{folder.job}/summary.json")
     try:
         return None if raw is None else msgspec.json.decode(raw, type=Summary)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None

@@ -53,7 +53,12 @@ def stream(path: Place, columns: Columns) -> Iterator[RawChunk]:
         InputError: the file is damaged.
     """
     for rows in _chunks(_rows(path)):
-        yield _to_raw(rows, columns)
+        try:
+            yield _to_raw(rows, columns)
+        except RecursionError as error:
+            raise InputError(
+                f"{path} has a value that is nested too deep to be kept: flatten it"
+            ) from error
 
 
 def list_columns(path: Place) -> list[str]:

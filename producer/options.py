@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 import click
 
 from producer.plan import Request
+from producer.raw import is_utf8
 from producer.source import choose_id_column, find_files
 from worker.contracts.bundle import find_bundle, load_bundle
+from worker.contracts.errors import InputError, UsageError
 from worker.contracts.job import Columns
 from worker.contracts.options import ReadingOptions
 from worker.contracts.url import to_path
@@ -50,6 +52,17 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     return decorator
 
 
+def read_root(text: str) -> str:
+    """Return the jobs' folder.
+
+    Raises:
+        UsageError: its name cannot be written down.
+    """
+    if not is_utf8(text):
+        raise UsageError(f"the name of the jobs' folder {text} is not UTF-8: choose another one")
+    return text
+
+
 BROKER = click.option(
     "--broker",
     "broker_url",
@@ -58,7 +71,7 @@ BROKER = click.option(
     help="The fleet's broker: redis://[user:password@]host[:port][/database], rediss://, unix://.",
 )
 QUEUE = option("--queue", default=DEFAULT_QUEUE, help="Queue that the fleet's workers read.")
-JOBS_ROOT = option("--jobs-root", metavar="DIR|URL", help="Folder of the jobs.")
+JOBS_ROOT = option("--jobs-root", type=read_root, metavar="DIR|URL", help="Folder of the jobs.")
 JSON = option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 
 _SHARED = (
@@ -76,11 +89,13 @@ _SHARED = (
         help="Null odds above it are unanswerable; inf: answer always.  [default: the bundle's]",
     ),
     option("--top-k", default=0, type=click.IntRange(0, 20), help="Alternatives of each row."),
-    option("--max-answer-tokens", default=30, type=click.IntRange(1), help="Longest answer."),
+    option(
+        "--max-answer-tokens", default=30, type=click.IntRange(1, 10_000), help="Longest answer."
+    ),
     option(
         "--max-context-chars",
         default=1_000_000,
-        type=click.IntRange(1),
+        type=click.IntRange(1, 2**31 - 1),  # offsets have four bytes
         help="Read no passage further than this.",
     ),
     option(
@@ -103,6 +118,7 @@ _SHARED = (
     option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop."),
     option(
         "--jobs-root",
+        type=read_root,
         metavar="DIR|URL",
         help="Folder of the jobs.  [default: spanmill-jobs beside the output]",
     ),
@@ -122,8 +138,11 @@ def make_request(given: Mapping[str, Any], versions: dict[str, str]) -> Request:
 
     Raises:
         BundleError: there is no such bundle, or it is damaged.
-        InputError: no id column is named, and a file to look for one in cannot be read.
+        InputError: no id column is named, and a file to look for one in cannot be read; or the name
+            of a column is none.
     """
+    _check_names(given["id_column"], given["question_column"], given["context_column"])
+    _check_names(*given["keep"])
     bundle = load_bundle(find_bundle(given["bundle"]))
     threshold = given["null_threshold"]
     if threshold is None:
@@ -150,6 +169,12 @@ def make_request(given: Mapping[str, Any], versions: dict[str, str]) -> Request:
         job=given["job"],
         versions=versions,
     )
+
+
+def _check_names(*names: str | None) -> None:
+    for name in names:
+        if name is not None and not is_utf8(name):
+            raise InputError(f"the column's name {name!r} is not UTF-8: give it as it is written")
 
 
 def _choose_id(named: str | None, inputs: tuple[str, ...]) -> str | None:

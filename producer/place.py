@@ -125,6 +125,18 @@ def list_objects(name: str) -> list[ObjectPath]:
     return [ObjectPath(Url(url.bucket, key)) for key in keys]
 
 
+def takes(given: str, name: str) -> bool:
+    """Say whether an input takes what has this URL: an object, a folder's or a glob's."""
+    if not is_url(given):
+        return False
+    wanted, url = parse_url(given), parse_url(name)
+    if wanted.bucket != url.bucket:
+        return False
+    if given.endswith("/") or not wanted.key:
+        return f"{url.key}/".startswith(f"{wanted.key}/") or not wanted.key
+    return wanted.key == url.key or _translate(wanted.key).fullmatch(url.key) is not None
+
+
 def _list_keys(bucket: Bucket, key: str, *, is_folder: bool) -> Iterator[str]:
     if is_folder or not key:
         for stat in bucket.walk(key):

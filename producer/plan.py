@@ -2,13 +2,13 @@
 
 import hashlib
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
+from producer.overlap import reads_output
 from producer.place import ObjectPath, Place, absolute, make_place, resolve
 from producer.raw import is_utf8
 from producer.scan import Scan, prove_input
@@ -16,7 +16,14 @@ from producer.source import Source, find_files, open_source
 from producer.upload import check_object, prove_writable
 from worker.contracts.bundle import MANIFEST, Bundle
 from worker.contracts.errors import JobError, UsageError
-from worker.contracts.job import BUNDLES, VERSION, Columns, JobManifest, check_job_id
+from worker.contracts.job import (
+    BUNDLES,
+    VERSION,
+    Columns,
+    JobManifest,
+    check_job_id,
+    choose_cut,
+)
 from worker.contracts.object_file import Wait, give_up
 from worker.contracts.options import ForwardPolicy, ReadingOptions
 from worker.contracts.shard import encode_schema
@@ -28,7 +35,8 @@ from worker.contracts.url import find_parent, is_url
 class Request:
     """What the user asked for, as given, defaults filled in.
 
-    ``output`` ends in a slash for a folder of parts.
+    ``output`` ends in a slash for a folder of parts. ``any_provider`` says that nobody named the
+    provider, ``provider_note`` which better ones failed.
     """
 
     inputs: tuple[str, ...]
@@ -41,6 +49,8 @@ class Request:
     max_error_ratio: float | None = None
     job: str | None = None
     versions: dict[str, str] | None = None
+    any_provider: bool = False
+    provider_note: str | None = None
 
 
 def name_job(request: Request) -> str:
@@ -68,27 +78,19 @@ def name_job(request: Request) -> str:
 
 
 def check_output(request: Request, files: tuple[Place, ...]) -> None:
-    """Refuse an output that cannot be written or that an input lies under.
+    """Refuse an output that cannot be written or that an input takes.
 
     Raises:
-        UsageError: it is an input, lies in an input's folder, or its folder is not writable.
+        UsageError: it is an input, lies in an input's folder or under an input's glob, or its
+            folder is not writable.
     """
     check_place(request.output)
-    folders = map(resolve, list_folders(request.inputs))
     output = resolve(request.output)  # by a link too, an input must not be overwritten
-    if output in {resolve(str(one)) for one in files} or lies_in(output, folders):
+    if output in {resolve(str(one)) for one in files} or reads_output(
+        request.inputs, request.output
+    ):
         raise UsageError(f"the output {output} lies in the input: write it somewhere else")
     check_writable(find_parent(output), "the output's folder", "--out")
-
-
-def list_folders(inputs: tuple[str, ...]) -> list[str]:
-    """Return those of the inputs that are folders."""
-    return [one for one in inputs if (one.endswith("/") if is_url(one) else Path(one).is_dir())]
-
-
-def lies_in(name: str, folders: Iterable[str]) -> bool:
-    """Say whether a whole name is one of the folders', or lies in one of them."""
-    return any(f"{name}/".startswith(f"{folder.rstrip('/')}/") for folder in folders)
 
 
 def check_place(output: str) -> None:
@@ -175,6 +177,9 @@ def make_manifest(request: Request, source: Source, found: Scan) -> JobManifest:
 def check_same(manifest: JobManifest, request: Request) -> None:
     """Check that a job that exists is the one asked for.
 
+    Whatever was given is held to, but for ``max_error_ratio``, which no answer depends on: the
+    caller takes the one that was given last. What was left to choose stays as it was chosen.
+
     Raises:
         JobError: it has another command, or its bundle has changed.
     """
@@ -189,6 +194,17 @@ def check_same(manifest: JobManifest, request: Request) -> None:
         raise JobError(
             f"the job {manifest.job} began with another bundle ({manifest.bundle[:12]}): give that"
             " one, or begin anew with --overwrite or another --job-id"
+        )
+    cut = None if request.batch_rows is None else choose_cut(manifest.rows, request.batch_rows)
+    if cut not in (None, manifest.cut):
+        raise JobError(
+            f"the job {manifest.job} began with --batch-rows {manifest.cut.max_rows}: give that,"
+            " or begin anew with --overwrite or another --job-id"
+        )
+    if not request.any_provider and request.provider != manifest.provider:
+        raise JobError(
+            f"the job {manifest.job} began with --provider {manifest.provider}: give that, or"
+            " begin anew with --overwrite or another --job-id"
         )
     if asked != manifest:
         raise JobError(

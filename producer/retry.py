@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from producer.place import absolute
 from producer.run import job_rows, read_error_rows
-from producer.source import count_text_bytes
+from producer.source import choose_measure
 from worker.contracts.errors import JobError
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import DONE, LONGEST_ID, JobManifest, choose_cut, cut_batches
@@ -39,7 +39,8 @@ def make_retry(parent: JobFolder, output: str | None) -> JobManifest | None:
         output=manifest.output if output is None else absolute(output),
         max_error_ratio=None,
     )
-    sizes = (size for chunk in job_rows(child, parent.store) for size in count_text_bytes(chunk))
+    measure = choose_measure(child.version)
+    sizes = (size for chunk in job_rows(child, parent.store) for size in measure(chunk))
     return replace(child, batches=sum(1 for _ in cut_batches(sizes, cut)))
 
 

@@ -17,7 +17,7 @@ from producer.diary import Diary
 from producer.lock import hold, name_command
 from producer.plan import reopen
 from producer.progress import Progress
-from producer.source import select_rows, stream_batches, stream_rows
+from producer.source import choose_measure, select_rows, stream_batches, stream_rows
 from producer.status import StatusReader
 from worker.contracts.errors import JobError, SpanmillError, UsageError, WorldError
 from worker.contracts.folder import JobFolder
@@ -162,7 +162,8 @@ def missing_batches(
 
     done: frozenset[int] = frozenset()
     rows = job_rows(run.manifest, run.folder.store, wait)
-    for number, table in enumerate(stream_batches(rows, run.manifest.cut)):
+    measure = choose_measure(run.manifest.version)
+    for number, table in enumerate(stream_batches(rows, run.manifest.cut, measure)):
         if number % 1000 == 0:
             done = insist(partial(run.folder.list_done, number // 1000), wait)
         if number not in done:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from producer.place import ObjectPath, Place
-from producer.source import Source, count_text_bytes, stream_file
+from producer.source import Source, count_bytes, stream_file
 from worker.contracts.errors import InputError
 from worker.contracts.job import (
     BATCHES_AT_LEAST,
@@ -50,7 +50,7 @@ def scan(source: Source, batch_rows: int | None) -> Scan:
             for chunk in stream_file(source, path, row):
                 row += chunk.num_rows
                 ids.look(chunk)
-                yield from count_text_bytes(chunk)
+                yield from count_bytes(chunk)
             files.append(prove_input(path, row - first))
 
     cut, batches = _count_batches(sizes(), batch_rows)

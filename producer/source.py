@@ -4,7 +4,7 @@ Whatever the format, rows come as Arrow tables of ``EXAMPLE_SCHEMA`` with the ke
 """
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,13 +17,17 @@ from numpy.typing import NDArray
 from producer import json_source, parquet_source
 from producer.place import Place, list_objects
 from producer.raw import RawChunk, is_utf8
+from producer.sizes import measure_rows
 from producer.tables import compact, pick_rows
 from worker.contracts.errors import InputError
-from worker.contracts.job import Columns, Cut, cut_batches
+from worker.contracts.job import TEXT_ALONE_VERSION, Columns, Cut, cut_batches
 from worker.contracts.shard import ANSWER_SCHEMA, EXAMPLE_SCHEMA
 from worker.contracts.url import is_url, to_path
 
 PARQUET_ENDINGS = (".parquet", ".pq")
+
+#: Gives the bytes of each row of a chunk, as they count towards a batch's bound.
+Measure = Callable[[pa.Table], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +120,18 @@ def select_rows(chunks: Iterator[pa.Table], chosen: NDArray[np.int64]) -> Iterat
             yield pick_rows(chunk, np.searchsorted(rows, chosen[low:high]))
 
 
-def stream_batches(chunks: Iterator[pa.Table], cut: Cut) -> Iterator[pa.Table]:
-    """Yield chunks again, cut into batches."""
-    waiting: list[pa.Table] = []
+def choose_measure(version: int) -> Measure:
+    """Return what counts towards a batch's bytes in a job whose manifest has this version."""
+    return count_text_bytes if version <= TEXT_ALONE_VERSION else count_bytes
 
-    def count_bytes() -> Iterator[int]:
-        for chunk in chunks:
-            waiting.append(chunk)
-            yield from count_text_bytes(chunk)
 
-    for rows in cut_batches(count_bytes(), cut):
-        yield compact(_take(waiting, rows))
+def count_bytes(chunk: pa.Table) -> list[int]:
+    """Return the bytes of each row, kept columns and all: a payload holds these, too."""
+    sizes = np.array(count_text_bytes(chunk), np.int64)
+    for column in chunk.columns[len(EXAMPLE_SCHEMA) :]:
+        sizes += measure_rows(column)
+    counted: list[int] = sizes.tolist()
+    return counted
 
 
 def count_text_bytes(chunk: pa.Table) -> list[int]:
@@ -137,6 +142,21 @@ def count_text_bytes(chunk: pa.Table) -> list[int]:
     )
     sizes: list[int] = total.to_pylist()
     return sizes
+
+
+def stream_batches(
+    chunks: Iterator[pa.Table], cut: Cut, measure: Measure = count_bytes
+) -> Iterator[pa.Table]:
+    """Yield chunks again, cut into batches."""
+    waiting: list[pa.Table] = []
+
+    def sizes() -> Iterator[int]:
+        for chunk in chunks:
+            waiting.append(chunk)
+            yield from measure(chunk)
+
+    for rows in cut_batches(sizes(), cut):
+        yield compact(_take(waiting, rows))
 
 
 def _take(waiting: list[pa.Table], rows: int) -> pa.Table:

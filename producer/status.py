@@ -4,13 +4,14 @@ import shlex
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from producer.lock import is_held, name_command
 from worker.contracts.errors import JobError, UsageError
 from worker.contracts.folder import Event, JobFolder, is_job
 from worker.contracts.job import DONE, State, check_job_id, shard_key
 from worker.contracts.object_store import open_store
-from worker.contracts.shard import BatchStats, open_shard
+from worker.contracts.shard import BatchStats, read_footer
 from worker.contracts.store import LocalStore, Store
 
 #: The speed is that of so many batches, the last ones.
@@ -98,9 +99,8 @@ class StatusReader:
         for number in self._folder.iter_done():
             if number in self._seen:
                 continue
-            raw = self._folder.need_shard(number)
             try:
-                meta, _ = open_shard(raw)
+                meta = read_footer(partial(self._folder.need_tail, number))
             except JobError as error:
                 raise JobError(f"{shard_key(self._folder.job, number)}: {error}") from error
             self._seen.add(number)

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-_VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+#: Types that Arrow's operations often do not know, and those that they stand for.
+VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 
 
 def pick_rows(table: pa.Table, places: NDArray[np.int64]) -> pa.Table:
@@ -42,7 +43,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
         return pa.map_(_plain_field(kind.key_field), _plain_field(kind.item_field))
     if pa.types.is_nested(kind):
         return _plain_list(kind)
-    return _VIEWS.get(kind, kind)
+    return VIEWS.get(kind, kind)
 
 
 def _plain_list(kind: pa.DataType) -> pa.DataType:

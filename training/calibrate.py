@@ -96,7 +96,10 @@ def find_threshold(read: Read) -> tuple[float, float]:
 
 
 def fit_calibration(read: Read) -> Calibration:
-    """Fit the two regressions: is the best span right, and has the passage no answer."""
+    """Fit the three regressions: of answers, of abstentions, and of answers where all are answered.
+
+    The last is fitted on the rows that have an answer alone, and is None without any.
+    """
     margins = np.array([answer.margin for answer in read.answers if answer.margin is not None])
     max_margin = float(np.quantile(margins, MARGIN_QUANTILE)) if len(margins) else 10.0
     kept = [pair for pair in zip(to_scored(read, None), read.answers, strict=True)
@@ -107,13 +110,17 @@ def fit_calibration(read: Read) -> Calibration:
     )
     right = np.array([bool(one.golds) and _is_exact(one.golds, one.best) for one, _ in kept])
     empty = np.array([not one.golds for one, _ in kept])
-    answer = fit_logistic(np.stack([odds, margin], axis=1), right)
-    abstention = fit_logistic(odds[:, None], empty)
+    both = np.stack([odds, margin], axis=1)
     return Calibration(
-        Logistic(*(round(float(weight), 6) for weight in answer)),
-        Logistic(*(round(float(weight), 6) for weight in abstention)),
-        round(max_margin, 4),
+        answer=_fit(both, right),
+        abstention=_fit(odds[:, None], empty),
+        max_margin=round(max_margin, 4),
+        always=None if empty.all() else _fit(both[~empty], right[~empty]),
     )
+
+
+def _fit(features: NDArray[np.float64], labels: NDArray[np.bool_]) -> Logistic:
+    return Logistic(*(round(float(weight), 6) for weight in fit_logistic(features, labels)))
 
 
 def fit_logistic(features: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from worker.contracts.bundle import Bundle, find_bundle, load_bundle
+from worker.contracts.bundle import Bundle, find_bundle, load_bundle, show_manifest
 from worker.contracts.errors import BundleError
 from worker.contracts.options import ReadingOptions
 from worker.reading.sample import RIVALS, TOLERANCE, Difference, compare_sample
+from worker.session import AUTO, PROVIDERS, choose_provider
 from worker.telemetry import describe_machine
 from worker.tools import open_reader
 
@@ -32,7 +33,7 @@ def show(path: str, as_json: bool) -> None:
     """Say what a bundle is, what it scores, and where it comes from. PATH may be a name."""
     opened = load_bundle(find_bundle(path))
     if as_json:
-        manifest = msgspec.to_builtins(opened.manifest)
+        manifest = show_manifest(opened.manifest)
         click.echo(msgspec.json.encode({"digest": opened.digest, **manifest}).decode())
         return
     console = Console()
@@ -44,7 +45,13 @@ def show(path: str, as_json: bool) -> None:
 
 @bundle.command()
 @click.argument("path", default="default")
-@click.option("--provider", default="cpu", show_default=True, help="What runs the sample.")
+@click.option(
+    "--provider",
+    default="cpu",
+    show_default=True,
+    type=click.Choice([AUTO, *PROVIDERS]),
+    help="What runs the sample.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def check(path: str, provider: str, as_json: bool) -> int:
     """Check a bundle's digests, read its sample, and compare with the answers recorded in it."""
@@ -52,7 +59,10 @@ def check(path: str, provider: str, as_json: bool) -> int:
     sample = opened.manifest.sample
     if not sample:
         raise BundleError(f"{opened.folder} has no sample to read: make the bundle again")
-    found = _read_sample(opened, provider)
+    choice = choose_provider(provider, opened.model)
+    if choice.note is not None:
+        click.echo(f"spanmill: {choice.note}", err=True)
+    found = _read_sample(opened, choice.provider)
     harmful = [one for one in found if one.harmful]
     if as_json:
         report = {
@@ -62,6 +72,7 @@ def check(path: str, provider: str, as_json: bool) -> int:
             "same": len(sample) - len(found),
             "differences": [asdict(one) for one in found],
             "ok": not harmful,
+            "provider": choice.provider,
             "cpu": describe_machine().cpu,
         }
         click.echo(msgspec.json.encode(report).decode())
@@ -71,7 +82,7 @@ def check(path: str, provider: str, as_json: bool) -> int:
         click.echo(f"  row {one.row}: {_describe(one)}")
     click.echo(
         f"{len(sample) - len(found)} of {len(sample)} sample rows read as recorded, scores within"
-        f" {TOLERANCE:g} logits, on {describe_machine().cpu}"
+        f" {TOLERANCE:g} logits, with {choice.provider} on {describe_machine().cpu}"
     )
     if harmful:
         click.echo(

@@ -32,6 +32,8 @@ FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 15.0
 #: How long a process may take until its first batch, which is mostly to load the model.
 START_SECONDS = 300.0
+#: Signals that mean: stop when the batches in work are done.
+_STOPS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 #: How long an interrupted run waits for the batches in work.
 DRAIN_SECONDS = 10.0
 
@@ -118,7 +120,8 @@ class _Fleet:
             self._drain()
             return False
         finally:
-            self._end()
+            with _signals_blocked():  # a second one must not leave half of them alive
+                self._end()
 
     def _feed(self) -> None:
         """Hand out batches as long as somebody has room; one alone while the world is unwell."""
@@ -161,6 +164,10 @@ class _Fleet:
         least.outbox.put((sent.batch.payload, sent.delivery))
 
     def _start(self) -> _Child:
+        with _signals_blocked():  # from its start until it is known here, too
+            return self._start_unheard()
+
+    def _start_unheard(self) -> _Child:
         ours, theirs = self._context.Pipe()
         marks = Marks(self._context)
         process = self._context.Process(
@@ -169,8 +176,7 @@ class _Fleet:
             daemon=True,
         )
         try:
-            with _interrupts_blocked():
-                process.start()
+            process.start()
         except OSError as error:
             raise JobError(
                 f"no answering process can be started ({error.strerror}): check this machine's"
@@ -331,11 +337,16 @@ def _close(child: _Child) -> None:
 
 
 @contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Let a child inherit that Ctrl-C is not for it: the terminal sends it to all, one decides."""
-    resource_tracker.ensure_running()  # starting it would unblock them
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _signals_blocked() -> Iterator[None]:
+    """Let a child inherit that signals to stop are not for it.
+
+    A terminal, or who ends a whole group of processes, sends them to all; the parent decides, and
+    ends its children by SIGKILL. They are blocked for this thread, whose mask children inherit.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
+        resource_tracker.ensure_running()  # its start unblocks some of them
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

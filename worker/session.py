@@ -23,6 +23,8 @@ PROVIDERS = {
     "openvino": "OpenVINOExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
+#: Leaves the choice of a provider to this machine.
+AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def choose_provider(wanted: str, model: Path, installed: Sequence[str] | None = 
     """
     built_in = ort.get_available_providers() if installed is None else installed
     here = [name for name, long_name in PROVIDERS.items() if long_name in built_in]
-    if wanted != "auto":
+    if wanted != AUTO:
         if wanted not in here:
             raise UsageError(
                 f"the provider {wanted!r} is not installed here: use auto or {', '.join(here)}"
@@ -95,26 +97,29 @@ def choose_provider(wanted: str, model: Path, installed: Sequence[str] | None = 
         return Choice(wanted)
     failed = []
     for name in here:
-        if name == "cpu":
-            break
         try:
             _try(model, name)
-        except UsageError:
-            failed.append(name)
+        except UsageError as error:
+            failed.append(f"{name} ({type(error.__cause__).__name__})" if error.__cause__ else name)
         else:
-            return Choice(name)
+            return Choice(name, _note(failed, name))
+    return Choice("cpu", _note(failed, "cpu"))
+
+
+def _note(failed: Sequence[str], chosen: str) -> str | None:
     if not failed:
-        return Choice("cpu")
-    return Choice("cpu", f"{' and '.join(failed)} did not start here: answering on the CPU")
+        return None
+    return f"{' and '.join(failed)} did not start here: answering with {chosen}"
 
 
 def _try(model: Path, provider: str) -> None:
+    """Run a model once; the CPU's provider, which is everywhere, is taken at its word."""
     if provider == "cpu":
         return
     ids = np.ones((1, 8), dtype=np.int64)
     try:
         OnnxScorer(model, provider).score(ForwardBatch(ids, ids, ids))
-    except BundleError:
+    except UsageError:
         raise
     except Exception as error:
         raise UsageError(
@@ -146,10 +151,16 @@ def _open_session(model: Path, provider: str, threads: int) -> Any:
             providers=[name] if provider == "cpu" else [name, PROVIDERS["cpu"]],
         )
     except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
+        if provider != "cpu":
+            raise _no_start(provider) from error
         raise BundleError(
             f"{model} cannot be loaded by ONNX Runtime ({type(error).__name__}):"
             " check it with `spanmill bundle check`"
         ) from error
     if session.get_providers()[0] != name:
-        raise UsageError(f"the provider {provider!r} did not start here: use --provider auto")
+        raise _no_start(provider)
     return session
+
+
+def _no_start(provider: str) -> UsageError:
+    return UsageError(f"the provider {provider!r} did not start here: use another one")

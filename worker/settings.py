@@ -2,29 +2,53 @@
 
 import math
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
-CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
-CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 
 
-def count_cores(v2: Path = CGROUP_V2, v1: Path = CGROUP_V1) -> int:
-    """Return the cores that this process may use: its affinity, cut by its cgroup's quota.
+def count_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
+    """Return the cores that this process may use: its affinity, cut by its cgroups' quotas.
 
     Thread libraries take the host's count, which in a container is often many times too high.
+    ``membership`` says in which groups the process is; the quotas of those above them hold, too.
     """
     allowed = len(os.sched_getaffinity(0))
-    quota = _quota(v2, v1)
-    return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
+    quotas = [quota for folder in _folders(cgroups, membership) for quota in _quotas(folder)]
+    return max(1, math.ceil(min([allowed, *quotas])))
 
 
-def _quota(v2: Path, v1: Path) -> float | None:
+def _folders(cgroups: Path, membership: Path) -> Iterator[Path]:
+    """Yield the folders of the process's cgroups and of all above them, in both hierarchies.
+
+    In a container the files may be mounted without the path that the process is said to have: what
+    is not there limits nothing, and the root is always looked at.
+    """
     try:
-        if v2.is_file():
-            quota, period = v2.read_text().split()
-        else:
-            quota = (v1 / "cpu.cfs_quota_us").read_text().strip()
-            period = (v1 / "cpu.cfs_period_us").read_text().strip()
-        return None if quota in ("max", "-1") else int(quota) / int(period)
+        lines = membership.read_text().splitlines()
     except (OSError, ValueError):
-        return None
+        lines = []
+    yield from (cgroups, cgroups / "cpu")
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # The older hierarchy lies in a folder of its own, named for all of its controllers or one.
+        roots = (cgroups / "cpu", cgroups / controllers) if controllers else (cgroups,)
+        inside = PurePosixPath(path.lstrip("/"))
+        if ".." not in inside.parts:
+            yield from (root / one for root in roots for one in (inside, *inside.parents))
+
+
+def _quotas(folder: Path) -> Iterator[float]:
+    """Yield the cores that a cgroup's files grant, in the newer way and in the older."""
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((folder / name).read_text() for name in names).split()
+            if quota not in ("max", "-1") and int(period) > 0:
+                yield max(0.0, int(quota) / int(period))
+        except (OSError, ValueError):
+            continue

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from worker.contracts.bundle import Bundle
 from worker.contracts.bundle_home import fetch_bundle
-from worker.contracts.errors import BundleError
+from worker.contracts.errors import BundleError, JobError, UsageError
 from worker.contracts.family import FAMILIES
 from worker.contracts.object_store import open_store
 from worker.contracts.options import ForwardPolicy, ReadingOptions
@@ -37,12 +37,22 @@ def open_tools(recipe: JobTools) -> Tools:
 
     Raises:
         BundleError: the bundle is missing, damaged, or another than the job's.
+        JobError: the job's provider does not start here.
     """
     store = open_store(recipe.jobs_root)
     bundle = _load_own(store, recipe.bundle)
+    try:
+        reader = open_reader(bundle, recipe.reading, recipe.forward, recipe.provider)
+    except BundleError:
+        raise
+    except UsageError as error:
+        raise JobError(
+            f"the provider {recipe.provider!r}, with which the job began, did not start here: go on"
+            " where it does, or begin anew with --overwrite"
+        ) from error
     return Tools(
         store=store,
-        reader=open_reader(bundle, recipe.reading, recipe.forward, recipe.provider),
+        reader=reader,
         machine=describe_machine(),
         pid=os.getpid(),
         bundle_digest=bundle.digest,

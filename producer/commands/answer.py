@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from producer.begin import begin, begin_retry, check_root, look, prove_root
+from producer.begin import begin, begin_retry, check_root, check_untouched, look, prove_root
 from producer.books import Summary
 from producer.diary import Diary
 from producer.embedded import Processes
@@ -39,7 +39,7 @@ from worker.contracts.job import JobManifest, State
 from worker.contracts.object_store import open_store
 from worker.contracts.store import Store
 from worker.contracts.url import find_parent, to_path
-from worker.session import choose_provider
+from worker.session import AUTO, choose_provider
 from worker.settings import count_cores
 from worker.telemetry import list_versions
 
@@ -147,7 +147,9 @@ def resume(
     folder = JobFolder(find_store(jobs_root, job), job)
 
     def prepare() -> tuple[JobManifest, Diary]:
-        return folder.need_manifest(), Diary(folder)
+        manifest = folder.need_manifest()
+        check_untouched(folder, manifest)
+        return manifest, Diary(folder)
 
     how = _How(_choose(broker_url, queue, workers), max_pause_seconds, as_json)
     return _run(folder, prepare, how)
@@ -225,7 +227,12 @@ def _start(
     choice = choose_provider(request.provider, request.bundle.model)
     if choice.note is not None:
         click.echo(f"spanmill: {choice.note}", err=True)
-    request = replace(request, provider=choice.provider)
+    request = replace(
+        request,
+        provider=choice.provider,
+        any_provider=request.provider == AUTO,
+        provider_note=choice.note,
+    )
     folder = JobFolder(store, name_job(request))
     if dry_run:
         found = look(request, files, folder, _warn, overwrite=overwrite)

@@ -141,7 +141,7 @@ def collect(
     jobs_root: str | None,
     as_json: bool,
 ) -> int:
-    """Write a job's answers to a file of your choice."""
+    """Write a job's answers to a file of your choice; a part of them leaves the books alone."""
     folder = JobFolder(find_store(jobs_root, job), job)
     manifest = folder.need_manifest()
     output = to_path(output)
@@ -151,10 +151,12 @@ def collect(
     check_free(output, overwrite=overwrite)
     check_writable(find_parent(output), "the output's folder", "--out")
     summary = collect_answers(folder, manifest, output, partial=partial)
+    lacking = sum(1 for _ in folder.iter_done()) < manifest.batches
     if as_json:
-        click.echo(msgspec.json.encode(summary))
+        click.echo(msgspec.json.encode(msgspec.to_builtins(summary) | {"partial": lacking}))
     else:
-        click.echo(f"{summary.rows} of {manifest.rows} rows: {output}")
+        kind = " (partial)" if lacking else ""
+        click.echo(f"{summary.rows} of {manifest.rows} rows{kind}: {output}")
     return WITH_ERRORS if summary.errors else DONE
 
 

@@ -1,23 +1,23 @@
-"""Manifest and events of version 1 stay readable, and are written byte for byte the same."""
+"""Manifests and events of each version stay readable, and are written byte for byte the same."""
 
 import msgspec
+import pytest
 
-from tests.contract.originals import EVENT, FOLDER, KEPT, MANIFEST
+from tests.contract.originals import EVENT, FOLDER, KEPT, MANIFEST, MANIFEST_2, MANIFEST_2_OBJECTS
 from worker.contracts.folder import Event
-from worker.contracts.job import State, decode_manifest, encode_manifest, shard_key
+from worker.contracts.job import JobManifest, State, decode_manifest, encode_manifest, shard_key
 from worker.contracts.shard import decode_schema
 
-GOLDEN = (FOLDER / "manifest-1.json").read_bytes()
 
-
-def test_the_golden_manifest_is_read() -> None:
-    manifest = decode_manifest(GOLDEN, "golden")
-    assert manifest == MANIFEST
+@pytest.mark.parametrize(
+    ("name", "known"), [("1", MANIFEST), ("2", MANIFEST_2), ("2-objects", MANIFEST_2_OBJECTS)]
+)
+def test_a_golden_manifest_is_read_and_written_the_same(name: str, known: JobManifest) -> None:
+    golden = (FOLDER / f"manifest-{name}.json").read_bytes()
+    manifest = decode_manifest(golden, "golden")
+    assert manifest == known
     assert decode_schema(manifest.kept_schema).equals(KEPT.schema)
-
-
-def test_a_manifest_that_was_read_is_written_the_same() -> None:
-    assert encode_manifest(decode_manifest(GOLDEN, "golden")) == GOLDEN
+    assert encode_manifest(manifest) == golden
 
 
 def test_the_golden_event_is_read_and_written_the_same() -> None:

@@ -265,10 +265,7 @@ def test_an_interrupt_lets_the_batches_in_work_finish_and_prints_what_resumes(
     lay(desk, {13: f"gate@score:{gate(desk)}"})
     started = desk.start(*desk.words(), program=PATIENT)
     wait_at(gate(desk))
-    if number == signal.SIGINT:
-        started.interrupt()  # Ctrl-C goes to the answering processes, too
-    else:
-        started.process.send_signal(number)
+    started.interrupt(number)  # it goes to the answering processes, too
     wait_for(lambda: "stopping when" in started.err.read_text(), "the end of handing out batches")
     gate(desk).touch()
     ran = started.finish()

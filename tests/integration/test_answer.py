@@ -309,6 +309,17 @@ def test_too_many_errors_stop_the_job_and_leave_no_output(desk: Desk) -> None:
     assert desk.answers("part.parquet")[0]["status"] == "error"
 
 
+def test_a_job_that_failed_by_its_ratio_goes_on_with_a_larger_one(desk: Desk) -> None:
+    rows = make_rows(20)
+    rows[3]["context"] = None
+    desk.write(rows)
+    assert desk.answer("--max-error-ratio", "0.01").status == 1
+    shards = desk.shards()
+    assert desk.answer("--max-error-ratio", "0.1").status == 3
+    assert shards.items() <= desk.shards().items()
+    assert len(desk.answers()) == 20
+
+
 def test_a_ratio_that_is_kept_to_lets_the_job_pass(desk: Desk) -> None:
     rows = make_rows(20)
     rows[3]["context"] = None

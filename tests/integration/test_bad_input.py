@@ -152,6 +152,23 @@ def jobs_in_the_input(desk: Desk) -> Sequence[object]:
     return [*given("folder"), "--jobs-root", "folder/jobs"]
 
 
+def output_under_a_glob(desk: Desk) -> Sequence[object]:
+    return given("**/*.parquet")
+
+
+def jobs_under_a_glob(desk: Desk) -> Sequence[object]:
+    desk.write(make_rows(3), "folder/a.parquet")
+    return [*given("folder/**/*.parquet"), "--jobs-root", "folder/jobs"]
+
+
+def jobs_at_a_url(desk: Desk) -> Sequence[object]:
+    return [*given("in.parquet"), "--jobs-root", "ftp://host/jobs"]
+
+
+def column_that_is_no_text(desk: Desk) -> Sequence[object]:
+    return [*given("in.parquet"), "--keep", os.fsdecode(b"\xff")]
+
+
 def output_not_writable(desk: Desk) -> Sequence[object]:
     (desk.folder / "locked").mkdir(mode=0o555)
     return ["answer", "in.parquet", "--out", "locked/out.parquet", "--jobs-root", "jobs"]
@@ -201,6 +218,10 @@ REFUSED: list[tuple[Prepare, str]] = [
     (output_that_is_the_input, "lies in the input"),
     (output_in_the_input, "lies in the input"),
     (jobs_in_the_input, "lies in the input"),
+    (output_under_a_glob, "out.parquet lies in the input"),
+    (jobs_under_a_glob, "jobs lies in the input: choose another --jobs-root"),
+    (jobs_at_a_url, "ftp://host/jobs is no URL that is known here"),
+    (column_that_is_no_text, "is not UTF-8"),
     (output_not_writable, "locked cannot be written to (Permission denied)"),
     (output_under_a_file, "cannot be written to (Not a directory)"),
     (jobs_not_writable, "locked cannot be written to (Permission denied)"),

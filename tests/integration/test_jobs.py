@@ -31,12 +31,12 @@ def killed(desk: Desk) -> Desk:
     return desk
 
 
-def start_gated(desk: Desk) -> Started:
+def start_gated(desk: Desk, *more: object) -> Started:
     """Start a job that waits at one row until the desk has a file named gate."""
     rows = make_rows(ROWS)
     rows[GATED_ROW]["context"] += f"<<gate@score:{desk.folder / 'gate'}>>"
     desk.write(rows)
-    started = desk.start(*desk.words(), program=("-m", "tests.perils", "300"))
+    started = desk.start(*desk.words(*more), program=("-m", "tests.perils", "300"))
     wait_for((desk.folder / "gate.reached").exists, "the gated row")
     return started
 
@@ -155,9 +155,21 @@ def test_an_output_that_came_while_the_job_was_away_is_kept(killed: Desk) -> Non
     ran = killed.answer()
     assert ran.status == 2
     assert "exists" in ran.complaint()
+    ran = killed.run("resume", killed.job())
+    assert ran.status == 2
+    assert "has come or changed since" in ran.complaint()
     assert (killed.folder / "out.parquet").read_text() == "mine"
     (killed.folder / "out.parquet").unlink()
     assert killed.answer().status == 0
+
+
+def test_resume_replaces_an_output_that_the_command_said_to_overwrite(desk: Desk) -> None:
+    (desk.folder / "out.parquet").write_text("old")
+    start_gated(desk, "--overwrite").kill()
+    (desk.folder / "gate").touch()
+    ran = desk.run("resume", desk.job())
+    assert ran.status == 0, ran.err
+    assert len(desk.answers()) == ROWS
 
 
 def test_cancel_marks_a_job_that_nobody_runs(killed: Desk) -> None:

@@ -69,6 +69,14 @@ def test_a_retry_can_go_elsewhere(faulty: Desk) -> None:
     assert faulty.answer().status == 3, "the job itself still has its error rows"
 
 
+def test_a_retry_does_not_replace_what_has_taken_the_outputs_place(faulty: Desk) -> None:
+    (faulty.folder / "out.parquet").write_text("mine")
+    ran = faulty.run("retry-errors", faulty.job())
+    assert ran.status == 2
+    assert "exists" in ran.complaint()
+    assert (faulty.folder / "out.parquet").read_text() == "mine"
+
+
 def test_rows_that_fail_again_stay_errors(desk: Desk) -> None:
     desk.write([*make_rows(5), {**make_rows(1)[0], "context": None}])
     assert desk.answer().status == 3

@@ -16,7 +16,7 @@ import msgspec
 
 from worker.contracts.errors import BundleError
 from worker.contracts.family import FAMILIES, WindowSizes
-from worker.contracts.verdict import Calibration
+from worker.contracts.verdict import Calibration, to_plain
 
 FORMAT = 1
 MANIFEST = "bundle.json"
@@ -120,7 +120,7 @@ def parse_manifest(raw: bytes, where: Path | str) -> BundleManifest:
                 f"{where} has format {found} but this version reads {FORMAT}: upgrade spanmill"
             )
         manifest = msgspec.json.decode(raw, type=BundleManifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise BundleError(
             f"{where} is not a bundle's manifest ({error}): get a whole one"
         ) from error
@@ -158,11 +158,22 @@ def list_shipped() -> Iterator[Path]:
         yield from (folder for folder in home.iterdir() if (folder / MANIFEST).is_file())
 
 
+def show_manifest(manifest: BundleManifest) -> dict[str, Any]:
+    """Return what ``bundle.json`` says, as JSON has it."""
+    plain: dict[str, Any] = msgspec.to_builtins(manifest)
+    return plain | {"calibration": to_plain(manifest.calibration)}
+
+
 def write_manifest(folder: Path, manifest: BundleManifest) -> None:
-    """Write ``bundle.json`` last, so that a folder without one is no bundle."""
-    raw = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+    """Write ``bundle.json`` last, so that a folder without one is no bundle.
+
+    Raises:
+        BundleError: it could not be read back: JSON has no infinity, for instance.
+    """
+    raw = msgspec.json.format(msgspec.json.encode(show_manifest(manifest)), indent=1) + b"\n"
+    parse_manifest(raw, f"what would be written to {folder / MANIFEST}")
     temporary = folder / f".{MANIFEST}.{os.getpid()}"
-    temporary.write_bytes(raw + b"\n")
+    temporary.write_bytes(raw)
     temporary.replace(folder / MANIFEST)
 
 
@@ -179,7 +190,7 @@ def digest_bytes(raw: bytes) -> str:
 
 
 def _check_file(path: Path, name: str, proof: FileProof) -> None:
-    if Path(name).name != name:
+    if Path(name).name != name or not name.isprintable():
         raise BundleError(f"the bundle names the file {name!r} outside its folder: do not use it")
     try:
         found = prove_file(path)

@@ -131,10 +131,21 @@ class JobFolder:
         Raises:
             JobError: the batch is not done.
         """
-        raw = self.store.read(shard_key(self.job, batch))
+        return self._need(batch, self.store.read(shard_key(self.job, batch)))
+
+    def need_tail(self, batch: int, size_bytes: int) -> bytes:
+        """Return the last bytes of a batch's shard.
+
+        Raises:
+            JobError: the batch is not done.
+        """
+        return self._need(batch, self.store.read_tail(shard_key(self.job, batch), size_bytes))
+
+    def _need(self, batch: int, raw: bytes | None) -> bytes:
         if raw is None:
             raise JobError(
-                f"the job {self.job} lacks its batch {batch}: run `spanmill resume {self.job}`"
+                f"the job {self.job} lacks its batch {batch}: resume it, with its folder's"
+                " --jobs-root"
             )
         return raw
 
@@ -147,7 +158,7 @@ class JobFolder:
 def _decode_event(name: str, raw: bytes) -> Event:
     try:
         return msgspec.json.decode(raw, type=Event)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise JobError(f"{name} is not an event ({error}): remove that file") from error
 
 

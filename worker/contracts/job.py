@@ -10,8 +10,10 @@ import msgspec
 from worker.contracts.errors import JobError, UsageError
 from worker.contracts.options import ForwardPolicy, ReadingOptions
 
-#: Since 2 an input may be an object of a store.
+#: Since 2 kept columns count towards a batch's bytes, and inputs may lie in object stores; a job of
+#: 1 goes on by the rule it began with.
 VERSION = 2
+TEXT_ALONE_VERSION = 1
 MANIFEST = "manifest.json"
 #: The folder of the jobs' bundles, beside the jobs.
 BUNDLES = "bundles"
@@ -69,10 +71,15 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The bounds of a batch. A single row larger than ``max_bytes`` of text travels alone."""
+    """The bounds of a batch. A single row larger than ``max_bytes`` travels alone."""
 
     max_rows: int
     max_bytes: int = LARGEST_BATCH_BYTES
+
+    def __post_init__(self) -> None:
+        """Refuse a bound that bounds nothing: no batch is empty."""
+        if min(self.max_rows, self.max_bytes) < 1:
+            raise ValueError("a batch has at least one row and one byte: raise its bounds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +138,7 @@ def decode_manifest(raw: bytes, where: str) -> JobManifest:
                 f"{where} has version {version} but this program reads {VERSION}: upgrade spanmill"
             )
         return msgspec.json.decode(raw, type=JobManifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise JobError(
             f"{where} is not a manifest that this version reads ({error}): start a new job"
         ) from error
@@ -159,10 +166,10 @@ def choose_cut(rows: int, batch_rows: int | None) -> Cut:
     return Cut(min(max(rows // BATCHES_AT_LEAST, SMALLEST_BATCH_ROWS), LARGEST_BATCH_ROWS))
 
 
-def cut_batches(text_bytes: Iterable[int], cut: Cut) -> Iterator[int]:
-    """Yield the number of rows of each batch, from the bytes of text of each row."""
+def cut_batches(sizes: Iterable[int], cut: Cut) -> Iterator[int]:
+    """Yield the number of rows of each batch, from the bytes of each row."""
     rows = size = 0
-    for row_bytes in text_bytes:
+    for row_bytes in sizes:
         if rows and (rows == cut.max_rows or size + row_bytes > cut.max_bytes):
             yield rows
             rows = size = 0

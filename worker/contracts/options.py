@@ -27,3 +27,8 @@ class ForwardPolicy:
 
     max_windows: int = 1
     max_tokens: int = 16_384
+
+    def __post_init__(self) -> None:
+        """Refuse a bound that bounds nothing: no run is empty."""
+        if min(self.max_windows, self.max_tokens) < 1:
+            raise ValueError("a model run has at least one window and one token: raise its bounds")

@@ -5,7 +5,7 @@ Kept columns travel behind the named ones, untouched, from the input through pay
 
 import base64
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -16,10 +16,15 @@ from worker.contracts.errors import JobError
 from worker.contracts.records import Answer, Example, Span
 
 VERSION = 1
+#: Enough for the footer of nearly every shard, so that one look at it is enough.
+TAIL_BYTES = 16 * 1024
+#: A Parquet file ends in its footer, the footer's length in four bytes, and four letters.
+_END_BYTES = 8
 _META = b"spanmill"
 #: What damaged bytes make the libraries raise.
 _UNREADABLE = (
     pa.ArrowException, msgspec.DecodeError, LookupError, TypeError, ValueError, OSError,
+    RecursionError,
 )  # fmt: skip
 
 #: What the producer sends: one row an example; ``fault`` says why a row cannot be answered.
@@ -189,16 +194,42 @@ def open_shard(raw: bytes) -> tuple[ShardMeta, pq.ParquetFile]:
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(raw))
-        meta = msgspec.json.decode(file.schema_arrow.metadata[_META], type=ShardMeta)
+        return _decode_meta(file.metadata), file
     except _UNREADABLE as error:
-        raise JobError(
-            f"a shard cannot be read ({type(error).__name__}): delete it and run the job again"
-        ) from error
+        raise _unreadable(error) from error
+
+
+def read_footer(read_tail: Callable[[int], bytes]) -> ShardMeta:
+    """Return what a shard's footer says, without its rows.
+
+    ``read_tail`` gives so many of the shard's last bytes, or all if it has fewer.
+
+    Raises:
+        JobError: the bytes are not a shard that this version reads.
+    """
+    tail = read_tail(TAIL_BYTES)
+    footer_bytes = _END_BYTES + int.from_bytes(tail[-_END_BYTES:-4], "little")
+    if footer_bytes > len(tail) == TAIL_BYTES:
+        tail = read_tail(footer_bytes)
+    try:
+        return _decode_meta(pq.read_metadata(pa.BufferReader(tail)))
+    except _UNREADABLE as error:
+        raise _unreadable(error) from error
+
+
+def _decode_meta(footer: pq.FileMetaData) -> ShardMeta:
+    meta = msgspec.json.decode(footer.metadata[_META], type=ShardMeta)
     if meta.version > VERSION:
         raise JobError(
             f"a shard has version {meta.version} but this program reads {VERSION}: upgrade spanmill"
         )
-    return meta, file
+    return meta
+
+
+def _unreadable(error: Exception) -> JobError:
+    return JobError(
+        f"a shard cannot be read ({type(error).__name__}): delete it and run the job again"
+    )
 
 
 def read_shard(raw: bytes) -> tuple[ShardMeta, pa.Table]:

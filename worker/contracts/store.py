@@ -30,6 +30,9 @@ class Store(Protocol):
     def read(self, key: str) -> bytes | None:
         """Return an object, or None when there is none."""
 
+    def read_tail(self, key: str, size_bytes: int) -> bytes | None:
+        """Return an object's last bytes, all if it has fewer, or None when there is none."""
+
     def exists(self, key: str) -> bool:
         """Say whether there is such an object."""
 
@@ -67,6 +70,17 @@ class LocalStore:
         """Return an object, or None when there is none."""
         try:
             return (self.root / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _world_error(self.root / key, "read", error) from error
+
+    def read_tail(self, key: str, size_bytes: int) -> bytes | None:
+        """Return an object's last bytes, all if it has fewer, or None when there is none."""
+        try:
+            with (self.root / key).open("rb") as stream:
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - size_bytes))
+                return stream.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -2,6 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from worker.contracts.records import Status
 
@@ -28,12 +31,22 @@ class Calibration:
     """Fitted on held-out rows, after quantization.
 
     ``answer`` gives the probability that the best span is right, ``abstention`` that the passage
-    holds no answer. ``max_margin`` is where margins are cut, and stands in for one that is missing.
+    holds no answer. ``always`` stands in for ``answer`` where every row is answered: that the
+    passage holds an answer is not in question then, so it was fitted on such rows alone; bundles
+    made before it have none. ``max_margin`` is where margins are cut, and stands in for one that is
+    missing.
     """
 
     answer: Logistic
     abstention: Logistic
     max_margin: float = 10.0
+    always: Logistic | None = None
+
+
+def to_plain(calibration: Calibration) -> dict[str, Any]:
+    """Return a calibration as JSON has it; without ``always`` its bytes are as they ever were."""
+    plain: dict[str, Any] = msgspec.to_builtins(calibration)
+    return {name: value for name, value in plain.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,8 @@ def judge(
         return Verdict(Status.UNANSWERABLE, 1.0)
     cut_margin = calibration.max_margin if margin is None else min(margin, calibration.max_margin)
     if threshold is not None and null_odds > threshold:
-        right = calibration.abstention.probability(null_odds, cut_margin)
-        return Verdict(Status.UNANSWERABLE, right)
-    return Verdict(Status.ANSWERED, calibration.answer.probability(null_odds, cut_margin))
+        empty = calibration.abstention.probability(null_odds, cut_margin)
+        return Verdict(Status.UNANSWERABLE, empty)
+    always = calibration.always if threshold in (None, math.inf) else None
+    right = calibration.answer if always is None else always
+    return Verdict(Status.ANSWERED, right.probability(null_odds, cut_margin))

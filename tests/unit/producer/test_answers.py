@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,9 +26,20 @@ from producer.answers import (
 )
 from tests.making import CALIBRATION, typed_columns, values
 from worker.contracts.errors import UsageError
+from worker.contracts.verdict import Logistic
 
 TYPED = pa.table(typed_columns())
 META = AnswersMeta(VERSION, "job", "d" * 64, "tiny", None, CALIBRATION, {"spanmill": "0"})
+
+
+@pytest.mark.parametrize("always", [None, Logistic(0.5, -0.1, 0.2)])
+def test_the_footer_carries_what_judges_answers_again(
+    tmp_path: Path, always: Logistic | None
+) -> None:
+    meta = replace(META, calibration=replace(CALIBRATION, always=always))
+    path = tmp_path / "answers.parquet"
+    pq.write_table(TYPED.replace_schema_metadata(encode_meta(meta)), path)
+    assert read_answers_meta(path) == meta
 
 
 def write(folder: Path, tables: list[pa.Table], part_rows: float = float("inf")) -> list[pa.Table]:

@@ -79,6 +79,19 @@ def test_the_books_lie_in_the_jobs_folder(tmp_path: Path) -> None:
     assert summary["output"] == manifest.output
 
 
+def test_a_part_of_the_answers_leaves_the_books_of_the_whole_job_alone(tmp_path: Path) -> None:
+    folder, manifest = make_job(tmp_path / "jobs", [answer_rows(0, 1), answer_rows(2, 3)])
+    collect(folder, manifest, manifest.output, partial=False)
+    home = tmp_path / "jobs" / "job"
+    names = ("errors.parquet", "stats.parquet", "summary.json")
+    before = {name: (home / name).read_bytes() for name in names}
+    (home / "shards/0000/0000001.parquet").unlink()
+    summary = collect(folder, manifest, f"{tmp_path}/part.parquet", partial=True)
+    assert summary.rows == 2
+    assert pq.read_metadata(tmp_path / "part.parquet").num_rows == 2
+    assert {name: (home / name).read_bytes() for name in names} == before
+
+
 def test_the_footer_says_what_judging_again_needs(tmp_path: Path) -> None:
     folder, manifest = make_job(tmp_path / "jobs", [answer_rows(0)], versions={"spanmill": "9"})
     collect(folder, manifest, manifest.output, partial=False)
@@ -115,7 +128,7 @@ def test_a_batch_that_is_missing_stops_it_and_the_old_output_stays(tmp_path: Pat
     folder, manifest = make_job(tmp_path / "jobs", [answer_rows(0, 1), answer_rows(2)])
     Path(manifest.output).write_bytes(b"old")
     (tmp_path / "jobs" / shard_key("job", 1)).unlink()
-    with pytest.raises(JobError, match="the job job lacks its batch 1: run `spanmill resume job`"):
+    with pytest.raises(JobError, match="the job job lacks its batch 1: resume it"):
         collect(folder, manifest, manifest.output, partial=False)
     assert Path(manifest.output).read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job.parquet", "jobs"]

@@ -200,6 +200,16 @@ def test_kept_values_are_text_or_their_json(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_kept_value_that_is_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    squad = json.dumps(SQUAD).replace(
+        '"data": [{', '"data": [{"deep": %s, ' % ("[" * 3000 + "]" * 3000)
+    )
+    (tmp_path / "a.json").write_text(squad)
+    with pytest.raises(InputError, match=r"a\.json has a value that is nested too deep"):
+        read(tmp_path / "a.json", keep=("deep",))
+    assert read(tmp_path / "a.json").num_rows
+
+
 def test_numbers_in_squad_are_kept_as_they_are_in_lines(tmp_path: Path) -> None:
     squad = json.loads(json.dumps(SQUAD))
     squad["data"][0]["title"] = {"x": 1.5, "y": 2}

@@ -1,6 +1,7 @@
 """The options of a job: from the command line or the environment to one request."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from producer.options import job_options, make_request, read_threshold
 from producer.plan import Request
 from tests.making import make_bundle, write_input
 from worker.contracts.bundle import Bundle
-from worker.contracts.errors import BundleError, InputError
+from worker.contracts.errors import BundleError, InputError, UsageError
 from worker.contracts.job import Columns
 from worker.contracts.options import ReadingOptions
 
@@ -97,7 +98,7 @@ def test_every_option_can_come_from_the_environment() -> None:
         "provider": "cpu",
         "overwrite": True,
         "dry_run": True,
-        "jobs_root": Path("/jobs"),
+        "jobs_root": "/jobs",
         "job": "mine",
     }
     assert ask("in.parquet", "--out", "mine", environment=environment)["output"] == "mine"
@@ -125,6 +126,8 @@ def test_what_means_nothing_is_no_threshold(text: str) -> None:
         ("in", "--out", "o", "--batch-rows", "0"),
         ("in", "--out", "o", "--max-error-ratio", "2"),
         ("in", "--out", "o", "--top-k", "-1"),
+        ("in", "--out", "o", "--max-context-chars", "1" + "0" * 30),
+        ("in", "--out", "o", "--max-answer-tokens", "1" + "0" * 30),
         ("in", "--out", "o", "--provider", "abacus"),
     ],
 )
@@ -135,6 +138,16 @@ def test_what_makes_no_sense_is_a_usage_error(arguments: tuple[str, ...]) -> Non
         raise AssertionError(values)
 
     assert CliRunner().invoke(command, arguments).exit_code == 2
+
+
+def test_names_that_cannot_be_written_down_are_refused(tmp_path: Path, bundle: Bundle) -> None:
+    path = write_input(tmp_path / "a.parquet")
+    name = os.fsdecode(b"\xff")
+    for option in ("--keep", "--id-column", "--question-column", "--context-column"):
+        with pytest.raises(InputError, match="is not UTF-8"):
+            request(path, bundle, option, name)
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        ask("in", "--out", "o", "--jobs-root", name)
 
 
 def request(path: Path, bundle: Bundle | Path, *more: str) -> Request:

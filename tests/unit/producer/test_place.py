@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from producer.overlap import reads_jobs, reads_output
 from producer.place import ObjectPath, absolute, list_objects, make_place, resolve, to_source
 from producer.scan import prove_input
 from producer.source import find_files, open_source, stream_rows
@@ -95,6 +96,26 @@ def test_an_object_gives_the_rows_of_a_file(s3: S3, tmp_path: Path, name: str) -
     ]
     assert read[0].num_rows == 300
     assert read[1].equals(read[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "output", "taken"),
+    [
+        ("s3://b/in/", "s3://b/in/x/out.parquet", True),
+        ("s3://b/in/", "s3://b/inn/out.parquet", False),
+        ("s3://b/in/", "s3://c/in/out.parquet", False),
+        ("s3://b/**/*.parquet", "s3://b/out/", True),
+        ("s3://b/*.parquet", "s3://b/out/", False),
+        ("s3://b/*.parquet", "s3://b/out.parquet", True),
+        ("s3://b/in.parquet", "s3://b/in.parquet", True),
+        ("s3://b/in.parquet", "/in.parquet", False),
+        ("in.parquet", "s3://b/in.parquet", False),
+    ],
+)
+def test_what_is_written_into_a_store_is_never_input(given: str, output: str, taken: bool) -> None:
+    assert reads_output([given], output) == taken
+    jobs = output.rstrip("/").removesuffix(".parquet")
+    assert reads_jobs([given], jobs, "job") == (taken and given.endswith(("/", "**/*.parquet")))
 
 
 def test_names_are_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:

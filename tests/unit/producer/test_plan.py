@@ -121,6 +121,11 @@ def test_an_output_in_the_input_is_refused_by_any_path(request_: Request, tmp_pa
         for output in (one, f"{tmp_path}/other/../in/a.parquet", f"{tmp_path}/link/a.parquet"):
             with pytest.raises(UsageError, match="lies in the input"):
                 check(request_, inputs=inputs, output=output)
+    for pattern in ("in/*.parquet", "**/*.parquet", "*/[a-n]*.parquet"):
+        with pytest.raises(UsageError, match=r"lies in the input: write it somewhere else"):
+            check(
+                request_, inputs=(one, f"{tmp_path}/{pattern}"), output=f"{tmp_path}/in/new.parquet"
+            )
     for output in (f"{tmp_path}/in/new.parquet", f"{tmp_path}/in/deep/x/", f"{tmp_path}/in/"):
         with pytest.raises(UsageError, match=r"lies in the input: write it somewhere else"):
             check(request_, output=output)
@@ -188,6 +193,24 @@ def test_another_command_with_its_id_is_refused(request_: Request, changes: dict
     manifest = plan(replace(request_, job="mine"))
     with pytest.raises(JobError, match="'mine' is the id of another job"):
         check_same(manifest, replace(request_, job="mine", **changes))
+
+
+def test_another_number_of_rows_in_a_batch_is_refused_and_none_is_what_it_began_with(
+    request_: Request,
+) -> None:
+    manifest = plan(replace(request_, batch_rows=3))
+    check_same(manifest, replace(request_, batch_rows=3))
+    check_same(manifest, request_)
+    with pytest.raises(JobError, match="began with --batch-rows 3: give that"):
+        check_same(manifest, replace(request_, batch_rows=4))
+
+
+def test_another_provider_is_refused_and_any_is_what_it_began_with(request_: Request) -> None:
+    manifest = replace(plan(request_), provider="cuda")
+    check_same(manifest, replace(request_, provider="cuda"))
+    check_same(manifest, replace(request_, any_provider=True))
+    with pytest.raises(JobError, match="began with --provider cuda: give that"):
+        check_same(manifest, request_)
 
 
 def test_another_bundle_is_refused(request_: Request) -> None:

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from producer.source import (
     Source,
     choose_id_column,
+    choose_measure,
+    count_bytes,
     count_text_bytes,
     find_files,
     open_source,
@@ -28,7 +30,7 @@ from producer.source import (
 )
 from tests.making import typed_columns, values, write_input
 from worker.contracts.errors import InputError
-from worker.contracts.job import Columns, Cut
+from worker.contracts.job import VERSION, Columns, Cut
 from worker.contracts.shard import EXAMPLE_SCHEMA, encode_payload
 
 TYPED = pa.table(typed_columns())
@@ -56,6 +58,12 @@ def make_rows(questions: Sequence[str], contexts: Sequence[str], kept: pa.Table)
     for field, column in zip(kept.schema, kept.columns, strict=True):
         table = table.append_column(field, column)
     return table
+
+
+def count_kept_bytes(table: pa.Table) -> list[int]:
+    """Return the bytes of each row's kept values, each row measured by itself."""
+    alone = [table.slice(row, 1) for row in range(table.num_rows)]
+    return [count_bytes(row)[0] - count_text_bytes(row)[0] for row in alone]
 
 
 def cut_anywhere(table: pa.Table, places: Sequence[int]) -> Iterator[pa.Table]:
@@ -97,6 +105,7 @@ def test_batches_are_as_large_as_both_bounds_allow_and_a_larger_row_travels_alon
 ) -> None:
     table = make_rows(*zip(*rows, strict=True), TYPED.select(SOME))
     sizes = [len(question.encode()) + len(context.encode()) for question, context in rows]
+    sizes = [size + kept for size, kept in zip(sizes, count_kept_bytes(table), strict=True)]
     found = [
         batch.num_rows
         for batch in stream_batches(cut_anywhere(table, places), Cut(most_rows, most_bytes))
@@ -146,6 +155,21 @@ def test_a_batch_of_a_large_dictionary_or_of_views_carries_only_its_own_entries(
 
 def test_text_is_measured_in_bytes() -> None:
     assert count_text_bytes(make_rows(["é", ""], ["😀a", "水"], TYPED)) == [7, 3]
+
+
+def test_a_kept_column_counts_towards_a_batchs_bytes() -> None:
+    images = pa.table({"image": [b"x" * 900, b"", b"y" * 900, None]})
+    table = make_rows(["q"] * 4, ["c"] * 4, images)
+    assert count_bytes(table) == [902, 2, 902, 2]
+    batches = stream_batches(iter([table]), Cut(100, 1000))
+    assert [batch.num_rows for batch in batches] == [2, 2]
+
+
+def test_a_job_that_began_before_kept_columns_counted_is_cut_as_it_was() -> None:
+    table = make_rows(["q"] * 4, ["c"] * 4, pa.table({"image": [b"x" * 900] * 4}))
+    batches = stream_batches(iter([table]), Cut(100, 1000), choose_measure(1))
+    assert [batch.num_rows for batch in batches] == [4]
+    assert choose_measure(VERSION)(table) == [902] * 4
 
 
 def test_several_inputs_are_read_in_the_order_given_and_numbered_through(tmp_path: Path) -> None:

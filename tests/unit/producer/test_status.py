@@ -14,6 +14,7 @@ from worker.contracts.errors import JobError, UsageError
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import State, shard_key
 from worker.contracts.records import Status
+from worker.contracts.store import LocalStore
 
 NONE = pa.table(typed_columns()).select([])
 GOOD = [make_answer(row) for row in range(4)]
@@ -92,6 +93,19 @@ def test_each_shard_is_read_once(folder: JobFolder, tmp_path: Path) -> None:
     assert reader.read().rows_done == 4
     with pytest.raises(JobError, match=r"0000000\.parquet: a shard cannot be read .+: delete it"):
         StatusReader(folder).read()
+
+
+def test_of_a_shard_its_footer_alone_is_read(folder: JobFolder, tmp_path: Path) -> None:
+    put(folder, 0, GOOD)
+    put(folder, 1, BAD)
+
+    class FootersOnly(LocalStore):
+        def read(self, key: str) -> bytes | None:
+            assert not key.endswith(".parquet"), "a shard may be large, and there may be millions"
+            return super().read(key)
+
+    found = StatusReader(JobFolder(FootersOnly(tmp_path), "job")).read()
+    assert (found.rows_done, found.errors) == (6, 1)
 
 
 def test_a_look_writes_nothing(folder: JobFolder, tmp_path: Path) -> None:

@@ -87,6 +87,28 @@ def test_confidence_is_honest_on_rows_it_was_not_fitted_on() -> None:
     assert honesty.confidence == pytest.approx(honesty.accuracy, abs=0.02)
 
 
+def test_confidence_is_honest_where_every_row_has_an_answer_and_is_answered() -> None:
+    calibration = fit_calibration(_simulate(3_000, seed=3))
+    fresh = _simulate(3_000, seed=4)
+    members = [bool(row.answers) for row in fresh.rows]
+    kept = Read(
+        tuple(row for row, member in zip(fresh.rows, members, strict=True) if member),
+        tuple(one for one, member in zip(fresh.answers, members, strict=True) if member),
+    )
+    found = judge_all(kept, None, calibration)
+    honesty = measure_honesty([one for one, _ in found], [right for _, right in found])
+    assert honesty.confidence == pytest.approx(honesty.accuracy, abs=0.03)
+    assert honesty.expected_error < 0.04
+    old = judge_all(kept, None, replace(calibration, always=None))
+    assert np.mean([one for one, _ in old]) < honesty.accuracy - 0.1, "it was too low"
+
+
+def test_without_an_answerable_row_there_is_no_such_confidence() -> None:
+    read = _simulate(200)
+    silent = Read(tuple(replace(row, answers=()) for row in read.rows), read.answers)
+    assert fit_calibration(silent).always is None
+
+
 def test_more_null_odds_mean_less_trust_in_the_answer_and_more_in_silence() -> None:
     calibration = fit_calibration(_simulate(2_000))
     assert calibration.answer.null_odds < 0 < calibration.abstention.null_odds

@@ -1,6 +1,7 @@
 """A bundle proves itself: whatever is wrong with it is refused, in one sentence."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,34 @@ def test_a_path_outside_the_folder_is_refused_though_its_digest_is_right(
     proof = msgspec.to_builtins(prove_file(folder / name))
     edit(folder, lambda raw: raw["files"].update({name: proof}))
     assert "outside its folder" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "model.onnx\0", "a\nb"])
+def test_a_name_that_names_no_file_is_refused(folder: Path, name: str) -> None:
+    edit(folder, lambda raw: raw["files"].update({name: raw["files"][MODEL]}))
+    assert repr(name) in refusal(folder)
+
+
+def test_a_manifest_that_is_nested_without_end_is_refused(folder: Path) -> None:
+    for raw in (b"[" * 100_000, b'{"format": 1, "card": ' + b'{"a":' * 100_000):
+        (folder / MANIFEST).write_bytes(raw)
+        assert "is not a bundle's manifest" in refusal(folder)
+
+
+@pytest.mark.parametrize("threshold", [float("inf"), float("-inf"), float("nan")])
+def test_what_could_not_be_read_back_is_not_written(folder: Path, threshold: float) -> None:
+    before = (folder / MANIFEST).read_bytes()
+    with pytest.raises(BundleError, match=r"would be written to .*null_threshold"):
+        write_manifest(folder, replace(make_manifest(folder), null_threshold=threshold))
+    assert (folder / MANIFEST).read_bytes() == before
+    load_bundle(folder)
+
+
+def test_a_calibration_of_answering_always_comes_back(folder: Path) -> None:
+    manifest = make_manifest(folder)
+    always = replace(manifest.calibration, always=Logistic(0.3, -0.1, 0.2))
+    write_manifest(folder, replace(manifest, calibration=always))
+    assert load_bundle(folder).manifest.calibration == always
 
 
 @pytest.mark.parametrize("name", ["..", ".", ""])

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from tests.tiny import Tiny
 from worker.cli import bundle
 from worker.contracts.errors import BundleError
+from worker.session import PROVIDERS
 
 
 @pytest.fixture
@@ -21,6 +22,12 @@ def test_a_bundle_proves_itself(folder: Path) -> None:
     result = _run("check", folder)
     assert result.return_value == 0
     assert "12 of 12 sample rows read as recorded" in result.output
+
+
+def test_a_bundle_proves_itself_with_the_best_provider_that_runs(folder: Path) -> None:
+    result = _run("check", folder, "--provider", "auto", "--json")
+    assert result.return_value == 0
+    assert json.loads(result.stdout)["provider"] in PROVIDERS
 
 
 def test_a_recorded_answer_that_is_not_given_fails_the_check(folder: Path) -> None:

@@ -24,7 +24,7 @@ from worker.contracts.job import (
     encode_manifest,
     shard_key,
 )
-from worker.contracts.options import ReadingOptions
+from worker.contracts.options import ForwardPolicy, ReadingOptions
 
 MANIFEST = make_manifest(
     "job-1",
@@ -77,6 +77,27 @@ def test_small_jobs_get_smaller_batches_within_bounds(rows: int) -> None:
 
 def test_a_number_of_rows_that_is_asked_for_overrules_the_rule() -> None:
     assert choose_cut(10, 1000) == Cut(1000)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(0, 1), (1, 0), (-1, 5)])
+def test_a_bound_that_bounds_nothing_is_refused(rows: int, size: int) -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        Cut(rows, size)
+    with pytest.raises(JobError, match="m is not a manifest"):
+        decode_manifest(change(cut={"max_rows": rows, "max_bytes": size}), "m")
+
+
+@pytest.mark.parametrize(("windows", "tokens"), [(0, 1), (1, 0), (-1, 9)])
+def test_a_model_run_without_bounds_is_refused(windows: int, tokens: int) -> None:
+    with pytest.raises(ValueError, match="at least one window"):
+        ForwardPolicy(windows, tokens)
+    with pytest.raises(JobError, match="m is not a manifest"):
+        decode_manifest(change(forward={"max_windows": windows, "max_tokens": tokens}), "m")
+
+
+def test_a_manifest_that_is_nested_without_end_is_refused() -> None:
+    with pytest.raises(JobError, match="m is not a manifest"):
+        decode_manifest(b'{"version": 1, "x": ' + b"[" * 100_000, "m")
 
 
 def test_a_manifest_is_read_back_equal() -> None:

@@ -121,6 +121,23 @@ def test_a_run_that_is_stopped_says_so_and_leaves_no_process(tmp_path: Path) -> 
     assert not _fleet()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_to_stop_are_not_for_the_answering_processes(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    heard = Listener()
+
+    def send(done: int) -> None:
+        if done == 0:
+            for child in _fleet():
+                child.send_signal(number)
+
+    heard.when_done = send
+    assert run_fleet(batches(12), options(tmp_path), heard.hooks())
+    assert len(set(heard.pids)) == 1, "it died, and another took its place"
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(), "the parent hears them still"
+
+
 def test_a_done_batch_is_not_done_again(tmp_path: Path) -> None:
     assert run_fleet(batches(3), options(tmp_path), Listener().hooks())
     heard = Listener()

@@ -17,6 +17,7 @@ from worker.contracts.records import Answer, Example, Span, Status
 from worker.contracts.shard import (
     ANSWER_SCHEMA,
     EXAMPLE_SCHEMA,
+    TAIL_BYTES,
     VERSION,
     ShardMeta,
     decode_payload,
@@ -25,6 +26,7 @@ from worker.contracts.shard import (
     encode_schema,
     encode_shard,
     open_shard,
+    read_footer,
     read_shard,
 )
 
@@ -137,6 +139,30 @@ def test_a_shard_tells_its_footer_without_its_rows() -> None:
     meta, file = open_shard(encode_shard("job", ANSWERS, NOTHING, make_stats(7, ANSWERS)))
     assert meta.stats.batch == 7
     assert file.metadata.num_rows == 5
+
+
+@pytest.mark.parametrize("columns", [0, 2000])
+def test_a_footer_is_read_from_a_shards_end_however_long_it_is(columns: int) -> None:
+    answers = [make_answer(row) for row in range(100)]
+    kept = pa.table({f"column {number}": [number] * 100 for number in range(columns)})
+    kept = kept if columns else pa.table({"_": pa.nulls(100)}).select([])
+    raw = encode_shard("job", answers, kept, make_stats(3, answers))
+    asked: list[int] = []
+
+    def read_tail(size: int) -> bytes:
+        asked.append(size)
+        return raw[-size:]
+
+    assert read_footer(read_tail) == open_shard(raw)[0]
+    assert len(asked) == (2 if columns else 1)
+    assert asked[0] == TAIL_BYTES
+    assert sum(asked[1:]) < len(raw), "the rows stay where they are"
+
+
+@pytest.mark.parametrize("raw", [b"", b"junk", b"x" * 40_000, b"\xff" * 40_000, b"PAR1" * 3])
+def test_junk_has_no_footer(raw: bytes) -> None:
+    with pytest.raises(JobError, match="a shard cannot be read"):
+        read_footer(lambda size: raw[-size:])
 
 
 def test_a_span_of_an_error_row_is_shown_as_best_only() -> None:

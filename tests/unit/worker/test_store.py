@@ -30,6 +30,13 @@ def test_what_is_put_is_read(tmp_path: Path) -> None:
     assert leftovers(store.root) == []
 
 
+@pytest.mark.parametrize(("size", "tail"), [(0, b""), (2, b"ef"), (6, b"abcdef"), (99, b"abcdef")])
+def test_the_end_of_an_object_is_read_alone(tmp_path: Path, size: int, tail: bytes) -> None:
+    store = LocalStore(tmp_path)
+    store.put_new("k", b"abcdef")
+    assert store.read_tail("k", size) == tail
+
+
 def test_the_first_writer_wins(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     assert store.put_new("k", b"first")
@@ -43,6 +50,7 @@ def test_what_is_not_there_is_none(tmp_path: Path) -> None:
     store.put_new("file", b"")
     for key in ("none", "no/such/folder", "file/below a file"):
         assert store.read(key) is None
+        assert store.read_tail(key, 8) is None
         assert not store.exists(key)
         assert store.names(key) == []
     assert LocalStore(tmp_path / "none").names("") == []

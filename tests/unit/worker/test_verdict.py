@@ -1,6 +1,7 @@
 """From null odds to a status and a confidence."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -64,6 +65,18 @@ def test_an_answer_and_an_abstention_have_each_their_own_confidence() -> None:
     abstention = judge(2.0, 3.0, 0.0, CALIBRATION)
     assert answer.confidence == pytest.approx(sigmoid(0.5 + 0.4 * 2 + 0.2 * 3))
     assert abstention.confidence == pytest.approx(sigmoid(-0.5 + 0.4 * 2 - 0.1 * 3))
+
+
+def test_who_answers_always_is_judged_by_rows_that_have_an_answer() -> None:
+    sure = replace(CALIBRATION, always=Logistic(bias=1.5, null_odds=-0.1, margin=0.1))
+    for threshold in (None, math.inf):
+        verdict = judge(2.0, 3.0, threshold, sure)
+        assert verdict.confidence == pytest.approx(sigmoid(1.5 - 0.1 * 2 + 0.1 * 3))
+    assert judge(-2.0, 3.0, 0.0, sure) == judge(-2.0, 3.0, 0.0, CALIBRATION)
+
+
+def test_a_calibration_without_that_judges_all_answers_alike() -> None:
+    assert judge(2.0, 3.0, None, CALIBRATION) == judge(2.0, 3.0, 5.0, CALIBRATION)
 
 
 def test_margins_are_cut_and_a_missing_one_counts_as_the_largest() -> None:

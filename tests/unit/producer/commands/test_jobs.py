@@ -50,7 +50,7 @@ def test_a_job_is_collected_wherever_the_user_wants(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exists"):
         run(collect, "job", "--out", tmp_path / "new.parquet", *at)
     status, told = run(collect, "job", "--out", f"{tmp_path}/new/", "--json", *at)
-    assert json.loads(told)["rows"] == 2
+    assert (json.loads(told)["rows"], json.loads(told)["partial"]) == (2, False)
     assert pq.read_table(tmp_path / "new").num_rows == 2
     assert run(collect, "job", "--out", f"{tmp_path}/new/", "--overwrite", *at)[0] == 3
 
@@ -61,8 +61,11 @@ def test_part_of_a_job_is_collected_only_if_asked(tmp_path: Path) -> None:
     arguments = ("job", "--out", tmp_path / "new.parquet", "--jobs-root", tmp_path / "jobs")
     with pytest.raises(JobError, match="lacks its batch 0"):
         run(collect, *arguments)
-    assert run(collect, *arguments, "--partial") == (0, f"1 of 2 rows: {tmp_path}/new.parquet\n")
+    told = run(collect, *arguments, "--partial")
+    assert told == (0, f"1 of 2 rows (partial): {tmp_path}/new.parquet\n")
     assert pq.read_table(tmp_path / "new.parquet").column("row").to_pylist() == [1]
+    told = run(collect, *arguments, "--partial", "--overwrite", "--json")
+    assert json.loads(told[1])["partial"] is True
 
 
 def test_a_job_is_collected_neither_over_its_input_nor_over_a_folder(tmp_path: Path) -> None:
