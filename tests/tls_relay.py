@@ -14,6 +14,8 @@ from threading import Thread
 TLS = Path(__file__).resolve().parent / "tls"
 CA = TLS / "ca.pem"
 _CHUNK_BYTES = 65536
+#: What is aborted is closed a few rounds of the loop later.
+_CLOSING_SECONDS = 0.1
 
 
 @contextlib.contextmanager
@@ -38,9 +40,13 @@ async def _listen(socket: Path) -> asyncio.Server:
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, asked = await asyncio.open_unix_connection(str(socket))
-        async with asyncio.TaskGroup() as both:
-            both.create_task(_pump(reader, asked))
-            both.create_task(_pump(answers, writer))
+        try:
+            await asyncio.gather(_pump(reader, asked), _pump(answers, writer))
+        except asyncio.CancelledError:  # at the end; asyncio would print it
+            return
+        finally:
+            for one in (asked, writer):
+                one.transport.abort()
 
     return await asyncio.start_server(relay, "localhost", 0, ssl=context)
 
@@ -51,6 +57,7 @@ async def _end(server: asyncio.Server) -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.sleep(_CLOSING_SECONDS)
 
 
 async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
@@ -58,5 +65,4 @@ async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
         while chunk := await source.read(_CHUNK_BYTES):
             target.write(chunk)
             await target.drain()
-    with contextlib.suppress(OSError):
-        target.close()
+    target.transport.abort()
