@@ -1,8 +1,8 @@
 """Jobs in an object store: S3, GCS or Azure.
 
 A put is conditional (If-None-Match) and atomic, so a name is free or holds a whole object here too.
-A batch costs a look for its shard, a write, and a read when it is collected; in a fleet one more look,
-whether the folder is that of the job's producer.
+A batch costs a look for its shard, a write, and a read when it is collected; in a fleet one more
+look, whether the folder is that of the job's producer.
 """
 
 import io
