@@ -1,4 +1,4 @@
-"""What all tests share: tiny models, a desk to run commands at, a redis-server, a fleet."""
+"""What all tests share: tiny models, a desk to run commands at, a redis-server, a fleet, S3."""
 
 pytest_plugins = [
     "tests.tiny",
@@ -6,4 +6,5 @@ pytest_plugins = [
     "tests.redis_server",
     "tests.fleet",
     "tests.deploy.stack",
+    "tests.s3_server",
 ]

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +15,12 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from producer.place import ObjectPath, Place, make_place, to_source
+from producer.upload import list_output, upload
 from worker.contracts.errors import UsageError
 from worker.contracts.shard import write_rows
 from worker.contracts.store import sync_folder
+from worker.contracts.url import is_url
 from worker.contracts.verdict import Calibration, to_plain
 
 PART_ROWS = 1_000_000
@@ -41,23 +45,29 @@ class AnswersMeta:
     versions: dict[str, str]
 
 
-def read_answers_meta(path: Path) -> AnswersMeta | None:
+def read_answers_meta(path: Place) -> AnswersMeta | None:
     """Return what an answers file's footer says, or None when it is no answers file."""
     try:
-        metadata = pq.read_schema(path).metadata
+        metadata = pq.read_schema(to_source(path)).metadata
         raw = None if metadata is None else metadata.get(_META)
         return None if raw is None else msgspec.json.decode(raw, type=AnswersMeta)
     except (pa.ArrowException, OSError, msgspec.DecodeError, RecursionError):
         return None
 
 
-def list_parts(path: Path) -> list[Path]:
+def list_parts(answers: str) -> list[Place]:
     """Return the files of an answers file or folder, in their order.
 
     Raises:
         UsageError: there is none.
     """
-    parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+    path = make_place(answers)
+    if isinstance(path, ObjectPath):
+        found = [one for one in list_output(answers) if not answers.endswith("/") or _is_part(one)]
+        if not found:
+            raise UsageError(f"the answers {answers} do not exist: check the URL")
+        return sorted(found, key=str)
+    parts: list[Place] = [*sorted(path.glob("part-*.parquet"))] if path.is_dir() else [path]
     if path.is_dir() and not parts:
         raise UsageError(f"the folder {path} holds no parts of answers: check the path")
     if not parts[0].is_file():
@@ -65,13 +75,22 @@ def list_parts(path: Path) -> list[Path]:
     return parts
 
 
-def find_owner(output: Path) -> str | None:
+def find_owner(output: str) -> str | None:
     """Return the job whose answers lie there; None for nothing, and for what is no answers."""
     try:
         meta = read_answers_meta(list_parts(output)[0])
     except UsageError:
         return None
     return None if meta is None else meta.job
+
+
+def find_change(output: str) -> float | None:
+    """Return when an output came or changed, in seconds since the epoch; None for nothing."""
+    if is_url(output):
+        stats = [one.look() for one in list_output(output)]
+        return max((stat.changed_at for stat in stats if stat is not None), default=None)
+    path = Path(output.rstrip("/"))
+    return path.stat().st_ctime if path.exists() else None
 
 
 def encode_meta(meta: AnswersMeta) -> dict[bytes, bytes]:
@@ -140,9 +159,13 @@ class AnswerWriter:
 def scratch_folder(output: str, owner: str) -> Iterator[Path]:
     """Make a folder beside the output, and remove it at the end.
 
+    For an output in an object store, in the folder for temporary files (TMPDIR).
+
     Those of the same owner that a killed process left behind go, too: death let go of their locks.
     """
     beside = Path(output.rstrip("/")).absolute().parent
+    if is_url(output):
+        beside = Path(tempfile.gettempdir())
     beside.mkdir(parents=True, exist_ok=True)
     for left in beside.glob(f"{_SCRATCH}{owner}-*"):
         with contextlib.suppress(OSError), _locked(left):
@@ -172,6 +195,9 @@ def check_free(output: str, *, overwrite: bool) -> None:
     Raises:
         UsageError: it does, and must not be replaced or holds more than answers.
     """
+    if is_url(output):
+        _check_free_objects(output, overwrite=overwrite)
+        return
     path = Path(output)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
@@ -181,8 +207,19 @@ def check_free(output: str, *, overwrite: bool) -> None:
         raise UsageError(f"{output} holds more than parts of answers: choose another --out")
 
 
+def _check_free_objects(output: str, *, overwrite: bool) -> None:
+    found = list_output(output)
+    if found and not overwrite:
+        raise UsageError(f"the output {output} exists: choose another --out, or give --overwrite")
+    if output.endswith("/") and not all(_is_part(one) for one in found):
+        raise UsageError(f"{output} holds more than parts of answers: choose another --out")
+
+
 def put_in_place(made: Path, output: str) -> None:
     """Move a folder of parts, or its only part, to where the user wants it."""
+    if is_url(output):
+        upload(made, output)
+        return
     final = Path(output.rstrip("/")).absolute()
     for part in made.iterdir():
         with part.open("rb") as stream:
@@ -197,5 +234,5 @@ def put_in_place(made: Path, output: str) -> None:
     sync_folder(final.parent)
 
 
-def _is_part(path: Path) -> bool:
+def _is_part(path: Place) -> bool:
     return path.name.startswith("part-") and path.suffix == ".parquet"

@@ -1,14 +1,15 @@
 """From a request to a job that can run: a new one, or that which the same command began before."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 
-from producer.answers import check_free, find_owner
+from producer.answers import check_free, find_change, find_owner
 from producer.diary import Diary
 from producer.lock import hold
 from producer.overlap import reads_jobs
+from producer.place import Place
 from producer.plan import (
     Request,
     check_inputs,
@@ -19,33 +20,52 @@ from producer.plan import (
     publish_bundle,
     remove_job,
 )
+from producer.retry import name_retry
 from producer.run import is_answered
 from producer.scan import Scan, scan
 from producer.source import Source, open_source
-from worker.contracts.bundle import MANIFEST, Bundle, load_bundle
-from worker.contracts.errors import BundleError, JobError, UsageError
-from worker.contracts.folder import JobFolder, list_jobs
-from worker.contracts.job import DONE, JobManifest, State
-from worker.contracts.store import LocalStore
+from worker.contracts.bundle import MANIFEST, Bundle
+from worker.contracts.errors import JobError, UsageError, WorldError
+from worker.contracts.folder import JobFolder
+from worker.contracts.job import BUNDLES, DONE, JobManifest, State
+from worker.contracts.object_store import ObjectStore
+from worker.contracts.store import LocalStore, Store
+from worker.contracts.url import find_parent
 
 Warn = Callable[[str], None]
 
 
-def check_root(root: Path, request: Request) -> None:
+def check_root(store: Store, request: Request) -> None:
     """Refuse a jobs' folder whose shards would be read as input the next time.
 
     Raises:
         UsageError: it lies in an input's folder, or under an input's glob.
     """
-    if reads_jobs(request.inputs, root, name_job(request)):
-        raise UsageError(f"the jobs' folder {root} lies in the input: choose another --jobs-root")
+    if reads_jobs(request.inputs, store.name, name_job(request)):
+        raise UsageError(
+            f"the jobs' folder {store.name} lies in the input: choose another --jobs-root"
+        )
+
+
+def prove_root(store: Store) -> None:
+    """Refuse a jobs' folder in which no job can live.
+
+    Raises:
+        UsageError: it cannot be written to, or lets a name be written twice.
+    """
+    if isinstance(store, LocalStore):
+        check_writable(store.name, "the jobs' folder", "--jobs-root")
+    if isinstance(store, ObjectStore):
+        try:
+            store.prove()
+        except WorldError as error:
+            raise UsageError(str(error)) from error
 
 
 def begin(
     request: Request,
-    files: tuple[Path, ...],
+    files: tuple[Place, ...],
     folder: JobFolder,
-    root: Path,
     warn: Warn,
     *,
     overwrite: bool,
@@ -65,19 +85,19 @@ def begin(
         done = folder.read_state() in DONE
         if done or is_answered(folder, manifest):
             check_inputs(manifest)  # else they are checked as they are read
-        if not done and find_owner(Path(request.output.rstrip("/"))) != folder.job:
+        if not done and find_owner(request.output) != folder.job:
             check_free(request.output, overwrite=False)  # it has come since the job began
-        put_bundle(root, request.bundle)
+        put_bundle(folder.store, request.bundle)
         return replace(manifest, max_error_ratio=request.max_error_ratio), Diary(folder)
     check_free(request.output, overwrite=overwrite)
     source = open_source(files, request.columns)
     found = None
     if folder.read_state() is not None:  # it is given up only for what can take its place
         found = scan(source, request.batch_rows)
-        put_bundle(root, request.bundle)
-    forget(root, folder.job)
+        put_bundle(folder.store, request.bundle)
+    forget(folder.store, folder.job)
     diary = Diary(folder)
-    return _validate(request, source, found, folder, root, warn), diary
+    return _validate(request, source, found, folder, warn), diary
 
 
 def check_untouched(folder: JobFolder, manifest: JobManifest) -> None:
@@ -88,15 +108,16 @@ def check_untouched(folder: JobFolder, manifest: JobManifest) -> None:
     Raises:
         UsageError: it has.
     """
-    path = Path(manifest.output.rstrip("/"))
-    if folder.read_state() in DONE or not path.exists():
+    changed_at = find_change(manifest.output)
+    if folder.read_state() in DONE or changed_at is None:
         return
     began = datetime.fromisoformat(manifest.created_at).timestamp()
-    owner = find_owner(path)
+    owner = find_owner(manifest.output)
     ours = owner is not None and owner in (folder.job, manifest.parent)
-    if path.stat().st_ctime > began and not ours:
+    if changed_at > began and not ours:
         raise UsageError(
-            f"the output {path} has come or changed since the job {folder.job} began: move it away"
+            f"the output {manifest.output} has come or changed since the job {folder.job} began:"
+            " move it away"
         )
 
 
@@ -111,9 +132,9 @@ def begin_retry(
     manifest = folder.read_manifest()
     if manifest is None:
         mine = made.output == parent.output
-        if not mine or find_owner(Path(made.output.rstrip("/"))) != parent.job:
+        if not mine or find_owner(made.output) != parent.job:
             check_free(made.output, overwrite=False)
-        check_writable(Path(made.output.rstrip("/")).parent, "the output's folder", "--out")
+        check_writable(find_parent(made.output), "the output's folder", "--out")
         folder.put_event(State.VALIDATING)
         folder.put_manifest(made)
     elif manifest.output != made.output:
@@ -125,7 +146,7 @@ def begin_retry(
 
 
 def look(
-    request: Request, files: tuple[Path, ...], folder: JobFolder, warn: Warn, *, overwrite: bool
+    request: Request, files: tuple[Place, ...], folder: JobFolder, warn: Warn, *, overwrite: bool
 ) -> Scan:
     """Check all that `begin` checks, and write nothing.
 
@@ -144,38 +165,41 @@ def look(
     return found
 
 
-def forget(root: Path, job: str) -> None:
-    """Delete a held job and the retries of its errors, which would lay old answers over."""
-    for child in list_children(root, job):
-        with hold(root, child):
-            forget(root, child)
-    remove_job(root, job)
+def forget(store: Store, job: str) -> None:
+    """Delete a held job and the retry of its errors, which would lay old answers over."""
+    child = find_child(store, job)
+    if child is not None:
+        with hold(store, child):
+            forget(store, child)
+    remove_job(store, job)
 
 
-def list_children(root: Path, job: str) -> list[str]:
-    """Return the jobs that retry this one's errors."""
-    store = LocalStore(root)
-    found = []
-    for other in list_jobs(store):
-        try:
-            manifest = JobFolder(store, other).read_manifest()
-        except JobError:  # damaged, or a newer version's: none of ours
-            continue
-        if manifest is not None and manifest.parent == job:
-            found.append(other)
-    return found
-
-
-def put_bundle(root: Path, bundle: Bundle) -> None:
-    """Copy the bundle to where the processes find it, and mend a copy that was damaged."""
-    store = LocalStore(root)
-    publish_bundle(store, bundle)
-    home = f"bundles/{bundle.digest}"
+def find_child(store: Store, job: str) -> str | None:
+    """Return the job that retries this one's errors: there is one name for it."""
+    name = name_retry(job)
     try:
-        load_bundle(root / home)
-    except BundleError:
-        for name in [*bundle.manifest.files, MANIFEST]:
-            store.put_file(f"{home}/{name}", bundle.folder / name)
+        manifest = JobFolder(store, name).read_manifest()
+    except JobError:  # damaged, or a newer version's: none of ours
+        return None
+    return name if manifest is not None and manifest.parent == job else None
+
+
+def put_bundle(store: Store, bundle: Bundle) -> None:
+    """Copy the bundle to where the processes find it, and mend a copy that was damaged."""
+    publish_bundle(store, bundle)
+    proofs = {name: proof.sha256 for name, proof in bundle.manifest.files.items()}
+    for name, sha256 in {**proofs, MANIFEST: bundle.digest}.items():
+        key = f"{BUNDLES}/{bundle.digest}/{name}"
+        if _digest(store, key) != sha256:
+            store.put_file(key, bundle.folder / name)
+
+
+def _digest(store: Store, key: str) -> str | None:
+    copy = store.open(key)
+    if copy is None:
+        return None
+    with copy:
+        return hashlib.file_digest(copy, "sha256").hexdigest()
 
 
 def warn_of(found: Scan, warn: Warn) -> None:
@@ -189,21 +213,16 @@ def warn_of(found: Scan, warn: Warn) -> None:
 
 
 def _validate(
-    request: Request,
-    source: Source,
-    found: Scan | None,
-    folder: JobFolder,
-    root: Path,
-    warn: Warn,
+    request: Request, source: Source, found: Scan | None, folder: JobFolder, warn: Warn
 ) -> JobManifest:
     try:
         folder.put_event(State.VALIDATING, request.provider_note)
         if found is None:
             found = scan(source, request.batch_rows)
         warn_of(found, warn)
-        put_bundle(root, request.bundle)
+        put_bundle(folder.store, request.bundle)
         folder.put_manifest(make_manifest(request, source, found))
     except BaseException:  # an interrupt too: nothing was done, so nothing is left behind
-        remove_job(root, folder.job)
+        remove_job(folder.store, folder.job)
         raise
     return folder.need_manifest()

@@ -31,12 +31,23 @@ class Diary:
                 return
             self._waiting.popleft()
 
+    def read_state(self) -> State | None:
+        """Return the job's state, or None when it cannot be read now."""
+        try:
+            return self._folder.read_state()
+        except WorldError:
+            return None
+
     def was_cancelled(self) -> bool:
         """Say whether somebody cancelled the job since this diary was begun.
 
-        Not the last event alone: a pause may have been written after the wish to cancel.
+        Not the last event alone: a pause may have been written after the wish to cancel. While the
+        folder cannot be read nobody is heard.
         """
-        return any(name.endswith(f"-{State.CANCELLING}.json") for name in self._new_names())
+        try:
+            return any(name.endswith(f"-{State.CANCELLING}.json") for name in self._new_names())
+        except WorldError:
+            return False
 
     def _new_names(self) -> list[str]:
         return self._folder.store.names(f"{self._folder.job}/events")[self._known :]

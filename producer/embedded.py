@@ -46,7 +46,11 @@ class Processes:
         if is_answered(run.folder, manifest):
             return
         recipe = JobTools(
-            run.root, manifest.bundle, manifest.reading, manifest.forward, manifest.provider
+            run.folder.store.name,
+            manifest.bundle,
+            manifest.reading,
+            manifest.forward,
+            manifest.provider,
         )
         options = FleetOptions(
             workers=max(1, min(self.count, manifest.batches)),
@@ -59,7 +63,7 @@ class Processes:
             try:
                 finished = run_fleet(_outgoing(run, watch), options, watch.hooks())
             except WorldError as error:
-                again = name_command("resume", run.root, manifest.job)
+                again = name_command("resume", run.folder.store, manifest.job)
                 raise JobError(f"{error}, then run `{again}`") from error
         if diary.was_cancelled():
             raise JobError(say_cancelled(run))
@@ -68,7 +72,8 @@ class Processes:
 
 
 def _outgoing(run: Run, watch: "_Watch") -> Iterator[OutgoingBatch]:
-    for number, table in missing_batches(run, watch.stopping, run.progress.skip):
+    for number, table in missing_batches(run, watch.stopping, run.progress.skip, watch.suffer):
+        watch.recover()
         numbers = table.column("row").to_pylist()
         yield OutgoingBatch(number, numbers, encode_payload(run.manifest.job, number, table))
 
@@ -82,6 +87,7 @@ class _Watch:
         self._errors = 0 if run.manifest.max_error_ratio is None else count_errors(run)
         self._looked_at = time.monotonic()
         self._cancelled = False
+        self._suffering_since: float | None = None
 
     def hooks(self) -> Hooks:
         return Hooks(self._done, self._paused, self._resumed, self.stopping, self._draining)
@@ -93,6 +99,25 @@ class _Watch:
             self._diary.catch_up()
             self._cancelled = self._diary.was_cancelled()
         return self._cancelled or self._run.interrupted()
+
+    def suffer(self, reason: str) -> None:
+        """Pause while the producer itself cannot read.
+
+        Raises:
+            WorldError: that has been so for too long.
+        """
+        now = time.monotonic()
+        if self._suffering_since is None:
+            self._suffering_since = now
+            self._paused(reason)
+        elif now - self._suffering_since > self._run.max_pause_seconds:
+            raise WorldError(reason)
+
+    def recover(self) -> None:
+        """Go on: something could be read."""
+        if self._suffering_since is not None:
+            self._suffering_since = None
+            self._resumed()
 
     def _done(self, batch: OutgoingBatch, done: Done) -> None:
         if done.stats is None:

@@ -1,12 +1,11 @@
 """What a finished job has to show when its command is given again."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import msgspec
 
 from producer.answers import check_free, find_owner
-from producer.begin import list_children
+from producer.begin import find_child
 from producer.books import Summary
 from producer.run import collect_job, is_answered
 from worker.contracts.errors import UsageError
@@ -22,7 +21,7 @@ class Finished:
     collected: bool
 
 
-def show(root: Path, folder: JobFolder, manifest: JobManifest) -> Finished | None:
+def show(folder: JobFolder, manifest: JobManifest) -> Finished | None:
     """Return a finished job's numbers; its output is written again if it is gone.
 
     A retry of its errors that went to the same output stands in for it: its answers lie over.
@@ -34,8 +33,8 @@ def show(root: Path, folder: JobFolder, manifest: JobManifest) -> Finished | Non
     """
     if folder.read_state() not in DONE:
         return None
-    heir, of_heir = _find_heir(root, folder, manifest)
-    owner = find_owner(Path(manifest.output.rstrip("/")))
+    heir, of_heir = _find_heir(folder, manifest)
+    owner = find_owner(manifest.output)
     if owner is None:
         check_free(manifest.output, overwrite=False)
     elif owner not in (folder.job, heir.job):
@@ -51,14 +50,13 @@ def show(root: Path, folder: JobFolder, manifest: JobManifest) -> Finished | Non
     return None
 
 
-def _find_heir(
-    root: Path, folder: JobFolder, manifest: JobManifest
-) -> tuple[JobFolder, JobManifest]:
-    for job in list_children(root, folder.job):
+def _find_heir(folder: JobFolder, manifest: JobManifest) -> tuple[JobFolder, JobManifest]:
+    job = find_child(folder.store, folder.job)
+    if job is not None:
         child = JobFolder(folder.store, job)
         retried = child.read_manifest()
         if retried is not None and retried.output == manifest.output and child.read_state() in DONE:
-            return _find_heir(root, child, retried)
+            return _find_heir(child, retried)
     return folder, manifest
 
 

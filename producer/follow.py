@@ -108,7 +108,7 @@ class Follower:
         now = time.monotonic()
         if self._paused_since is None:
             self._paused_since = now
-            if self._run.folder.read_state() != State.PAUSED:  # a worker may have written it
+            if self._diary.read_state() != State.PAUSED:  # a worker may have written it
                 self._diary.note(State.PAUSED, reason)
             self._meter.pause()
         self._complain(f"paused: {reason}; the job goes on by itself", "paused")
@@ -156,8 +156,9 @@ class Follower:
         elif is_new:
             self._is_lonely = True
             self._meter.warn("no-worker")
+            root = self._run.folder.store.name
             self._run.progress.say(
-                f"{lonely} --broker URL --jobs-root {self._run.root}`", "no-worker", Level.WARNING
+                f"{lonely} --broker URL --jobs-root {root}`", "no-worker", Level.WARNING
             )
 
     def _count(self) -> None:
@@ -194,6 +195,6 @@ class Follower:
         self._paused_since = self._said = None
         self._said_at = float("-inf")
         self._meter.go_on()
-        if self._run.folder.read_state() != State.RUNNING:
+        if self._diary.read_state() != State.RUNNING:
             self._diary.note(State.RUNNING)
         self._run.progress.say("going on", "going-on")

@@ -1,14 +1,14 @@
 """Gold answers for `evaluate`: SQuAD JSON, or JSON lines with SQuAD's ``answers``."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from producer.json_source import is_json, iter_objects
+from producer.place import Place
 from worker.contracts.errors import InputError
 
 
-def read_gold(path: Path) -> dict[str, tuple[str, ...]]:
+def read_gold(path: Place) -> dict[str, tuple[str, ...]]:
     """Return the gold texts of each question's id; none for an unanswerable question.
 
     Raises:

@@ -12,6 +12,7 @@ import ijson
 import ijson.backends.python as ijson_python
 import pyarrow as pa
 
+from producer.place import Place
 from producer.raw import RawChunk, is_utf8
 from worker.contracts.errors import InputError
 from worker.contracts.job import Columns
@@ -27,7 +28,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 Row = dict[str, Any] | str
 
 
-def check(path: Path, columns: Columns) -> pa.Schema:
+def check(path: Place, columns: Columns) -> pa.Schema:
     """Return the schema of the kept columns: text, as JSON where the value is no string.
 
     Raises:
@@ -45,7 +46,7 @@ def check(path: Path, columns: Columns) -> pa.Schema:
     return pa.schema([pa.field(name, pa.string()) for name in columns.keep])
 
 
-def stream(path: Path, columns: Columns) -> Iterator[RawChunk]:
+def stream(path: Place, columns: Columns) -> Iterator[RawChunk]:
     """Yield the file's rows in their order.
 
     Raises:
@@ -60,7 +61,7 @@ def stream(path: Path, columns: Columns) -> Iterator[RawChunk]:
             ) from error
 
 
-def list_columns(path: Path) -> list[str]:
+def list_columns(path: Place) -> list[str]:
     """Return the names of the fields that the first rows have.
 
     Raises:
@@ -69,7 +70,7 @@ def list_columns(path: Path) -> list[str]:
     return _list_names([row for row in _read_first(path) if isinstance(row, dict)])
 
 
-def iter_objects(path: Path) -> Iterator[dict[str, Any]]:
+def iter_objects(path: Place) -> Iterator[dict[str, Any]]:
     """Yield a file's rows.
 
     Raises:
@@ -81,20 +82,20 @@ def iter_objects(path: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def is_json(path: Path) -> bool:
+def is_json(path: Place) -> bool:
     """Say by a file's name whether it is for this reader."""
     return _kind(path) in ENDINGS
 
 
-def _kind(path: Path) -> str:
+def _kind(path: Place) -> str:
     return Path(path.stem if _is_zipped(path) else path.name).suffix.lower()
 
 
-def _is_zipped(path: Path) -> bool:
+def _is_zipped(path: Place) -> bool:
     return path.suffix.lower() == ".gz"
 
 
-def _read_first(path: Path) -> list[Row]:
+def _read_first(path: Place) -> list[Row]:
     return next(_chunks(_rows(path)), [])
 
 
@@ -102,7 +103,7 @@ def _list_names(objects: list[dict[str, Any]]) -> list[str]:
     return sorted({name for row in objects for name in row})
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Place) -> Iterator[Row]:
     try:
         with path.open("rb") as raw:
             stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if _is_zipped(path) else raw  # type: ignore[assignment]
@@ -114,7 +115,7 @@ def _rows(path: Path) -> Iterator[Row]:
         ) from error
 
 
-def _squad_rows(stream: IO[bytes], path: Path) -> Iterator[Row]:
+def _squad_rows(stream: IO[bytes], path: Place) -> Iterator[Row]:
     found = False
     try:
         # The back end in C is five times as fast, but replaces lone surrogates without a word.

@@ -4,11 +4,16 @@ import fcntl
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from producer.lease import Lease
 from worker.contracts.errors import JobError, WorldError
+from worker.contracts.object_store import ObjectStore
+from worker.contracts.store import LocalStore, Store
+
+IsLost = Callable[[], bool]
 
 LOCK = "lock"
 #: Longer than somebody who only looks whether the job is held keeps its lock.
@@ -17,16 +22,52 @@ _RETRY_SECONDS = 0.02
 
 
 @contextmanager
-def hold(root: Path, job: str) -> Iterator[None]:
+def hold(store: Store, job: str) -> Iterator[IsLost]:
     """Hold the job, so that two commands do not run it at once; death lets go of it.
 
-    A job of which nothing has been written by then leaves nothing behind.
+    A job of which nothing has been written by then leaves nothing behind. Gives a function that
+    says whether the job was taken away, which can happen in an object store that was out of reach.
 
     Raises:
         JobError: another process holds it.
         WorldError: the lock cannot be made.
     """
-    path = root / job / LOCK
+    if isinstance(store, ObjectStore):
+        with _lease(store, job) as is_lost:
+            yield is_lost
+    elif isinstance(store, LocalStore):
+        with _lock(store, job):
+            yield lambda: False
+
+
+def is_held(store: Store, job: str) -> bool:
+    """Say whether a command runs the job right now; nothing is written."""
+    if isinstance(store, ObjectStore):
+        return Lease(store, f"{job}/{LOCK}").find_holder() is not None
+    return isinstance(store, LocalStore) and _is_locked(store.root / job / LOCK)
+
+
+@contextmanager
+def _lease(store: ObjectStore, job: str) -> Iterator[IsLost]:
+    lease = Lease(store, f"{job}/{LOCK}")
+    holder = lease.take()
+    if holder is not None:
+        raise JobError(
+            f"the job {job} is being run by process {holder.pid} of {holder.host}: follow it with"
+            f" `{name_command('watch', store, job)}`, or wait a minute if that was killed"
+        )
+    try:
+        yield lease.is_lost
+    finally:
+        with suppress(WorldError):  # it lapses
+            lease.release()
+            if store.names(job) == [LOCK]:
+                store.remove(f"{job}/{LOCK}")
+
+
+@contextmanager
+def _lock(store: LocalStore, job: str) -> Iterator[None]:
+    path = store.root / job / LOCK
     try:
         descriptor = _take(path)
     except OSError as error:
@@ -36,7 +77,7 @@ def hold(root: Path, job: str) -> Iterator[None]:
     if descriptor is None:
         raise JobError(
             f"the job {job} is being run by another command: follow it with"
-            f" `{name_command('watch', root, job)}`"
+            f" `{name_command('watch', store, job)}`"
         )
     try:
         yield
@@ -45,10 +86,9 @@ def hold(root: Path, job: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def is_held(root: Path, job: str) -> bool:
-    """Say whether a command runs the job right now; nothing is written."""
+def _is_locked(path: Path) -> bool:
     try:
-        descriptor = os.open(root / job / LOCK, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -60,9 +100,9 @@ def is_held(root: Path, job: str) -> bool:
     return False
 
 
-def name_command(command: str, root: Path, job: str) -> str:
+def name_command(command: str, store: Store, job: str) -> str:
     """Return a command about a job as a line for the shell."""
-    return f"spanmill {command} {job} --jobs-root {shlex.quote(str(root))}"
+    return f"spanmill {command} {job} --jobs-root {shlex.quote(store.name)}"
 
 
 def _take(path: Path) -> int | None:

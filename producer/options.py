@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -15,6 +14,7 @@ from worker.contracts.bundle import find_bundle, load_bundle
 from worker.contracts.errors import InputError, UsageError
 from worker.contracts.job import Columns
 from worker.contracts.options import ReadingOptions
+from worker.contracts.url import to_path
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,22 +53,20 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     return decorator
 
 
-def read_root(text: str) -> Path:
+def read_root(text: str) -> str:
     """Return the jobs' folder.
 
     Raises:
-        UsageError: it is a URL, or its name cannot be written down.
+        UsageError: its name cannot be written down.
     """
-    if "://" in text:
-        raise UsageError(f"the jobs' folder {text} is a URL: give a --jobs-root on a disk")
     if not is_utf8(text):
         raise UsageError(f"the name of the jobs' folder {text} is not UTF-8: choose another one")
-    return Path(text)
+    return text
 
 
 BROKER = broker_option()
 QUEUE = option("--queue", default=DEFAULT_QUEUE, help="Queue that the fleet's workers read.")
-JOBS_ROOT = option("--jobs-root", type=read_root, metavar="DIR", help="Folder of the jobs.")
+JOBS_ROOT = option("--jobs-root", type=read_root, metavar="DIR|URL", help="Folder of the jobs.")
 JSON = option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 
 METRICS_PORT = option(
@@ -127,7 +125,7 @@ _SHARED = (
     option(
         "--jobs-root",
         type=read_root,
-        metavar="DIR",
+        metavar="DIR|URL",
         help="Folder of the jobs.  [default: spanmill-jobs beside the output]",
     ),
     option("--job-id", "job", help="Name of the job.  [default: follows from the command]"),
@@ -156,8 +154,8 @@ def make_request(given: Mapping[str, Any], versions: dict[str, str]) -> Request:
     if threshold is None:
         threshold = bundle.manifest.null_threshold
     return Request(
-        inputs=tuple(given["inputs"]),
-        output=given["output"],
+        inputs=tuple(map(to_path, given["inputs"])),
+        output=to_path(given["output"]),
         columns=Columns(
             id=_choose_id(given["id_column"], tuple(given["inputs"])),
             question=given["question_column"],

@@ -7,27 +7,37 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from producer.answers import FIRST_PART
+from producer.place import takes
 from worker.contracts.job import shard_key
+from worker.contracts.url import is_url
 
 
 def reads_output(inputs: Sequence[str], output: str) -> bool:
     """Say whether an input takes the output, be it there or not; by a link, too."""
+    if is_url(output):
+        return any(
+            takes(one, f"{output}{FIRST_PART}" if output[-1] == "/" else output) for one in inputs
+        )
     path = Path(output).resolve()
     return any(_takes(one, path / FIRST_PART if output.endswith("/") else path) for one in inputs)
 
 
-def reads_jobs(inputs: Sequence[str], root: Path, job: str) -> bool:
+def reads_jobs(inputs: Sequence[str], root: str, job: str) -> bool:
     """Say whether an input takes what a job leaves in the jobs' folder."""
     left = (
         shard_key(job, 0),
         *(f"{job}/{name}" for name in ("errors.parquet", "manifest.json", "events/0001-x.json")),
         f"bundles/{'0' * 64}/bundle.json",
     )
-    return any(_takes(one, root.resolve() / name) for one in inputs for name in left)
+    if is_url(root):
+        return any(takes(one, f"{root}/{name}") for one in inputs for name in left)
+    return any(_takes(one, Path(root).resolve() / name) for one in inputs for name in left)
 
 
 def _takes(given: str, path: Path) -> bool:
     """Say whether a file, a folder or a glob takes a path."""
+    if is_url(given):
+        return False
     there = Path(given)
     if there.is_dir():
         return path.is_relative_to(there.resolve())

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from producer.place import Place, to_source
 from producer.raw import RawChunk
 from worker.contracts.errors import InputError
 from worker.contracts.job import Columns
@@ -32,7 +33,7 @@ class _Read:
     rows: int
 
 
-def check(path: Path, columns: Columns) -> pa.Schema:
+def check(path: Place, columns: Columns) -> pa.Schema:
     """Return the schema of the kept columns.
 
     Raises:
@@ -60,7 +61,7 @@ def check(path: Path, columns: Columns) -> pa.Schema:
     return pa.schema([schema.field(name) for name in columns.keep])
 
 
-def stream(path: Path, columns: Columns) -> Iterator[RawChunk]:
+def stream(path: Place, columns: Columns) -> Iterator[RawChunk]:
     """Yield the file's rows in their order.
 
     Raises:
@@ -72,7 +73,14 @@ def stream(path: Path, columns: Columns) -> Iterator[RawChunk]:
     for read in _plan_reads(metadata, schema, names):
         with _open(path, metadata, read.repeated) as file:
             try:
-                for batch in file.iter_batches(read.rows, read.groups, columns=names):
+                batches = file.iter_batches(
+                    read.rows,
+                    read.groups,
+                    columns=names,
+                    # Waiting for a store must happen in this thread, which hears interrupts.
+                    use_threads=isinstance(path, Path),
+                )
+                for batch in batches:
                     # The name "a.b" reads the part b of a structure a, too.
                     rows = batch.select(names)
                     for part in _cut_decoded(rows, {columns.question, columns.context}, read):
@@ -83,7 +91,7 @@ def stream(path: Path, columns: Columns) -> Iterator[RawChunk]:
                 ) from error
 
 
-def list_columns(path: Path) -> list[str]:
+def list_columns(path: Place) -> list[str]:
     """Return the names of a file's columns.
 
     Raises:
@@ -98,10 +106,10 @@ def _wanted(columns: Columns) -> list[str]:
     return list(dict.fromkeys(named if columns.id is None else [columns.id, *named]))
 
 
-def _open(path: Path, metadata: Any = None, dictionaries: Sequence[str] = ()) -> Any:
+def _open(path: Place, metadata: Any = None, dictionaries: Sequence[str] = ()) -> Any:
     try:
         return pq.ParquetFile(
-            path,
+            to_source(path),
             metadata=metadata,
             read_dictionary=list(dictionaries),
             # Without a buffer size the reader holds whole column chunks of a row group.

@@ -1,8 +1,6 @@
 """From what the user asked to a job's manifest: look at everything before any work is done."""
 
 import hashlib
-import os
-import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,9 +9,11 @@ from pathlib import Path
 import msgspec
 
 from producer.overlap import reads_output
+from producer.place import ObjectPath, Place, absolute, make_place, resolve
 from producer.raw import is_utf8
 from producer.scan import Scan, prove_input
 from producer.source import Source, find_files, open_source
+from producer.upload import check_object, prove_writable
 from worker.contracts.bundle import MANIFEST, Bundle
 from worker.contracts.errors import JobError, UsageError
 from worker.contracts.job import (
@@ -24,9 +24,11 @@ from worker.contracts.job import (
     check_job_id,
     choose_cut,
 )
+from worker.contracts.object_file import Wait, give_up
 from worker.contracts.options import ForwardPolicy, ReadingOptions
 from worker.contracts.shard import encode_schema
 from worker.contracts.store import Store
+from worker.contracts.url import find_parent, is_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +60,10 @@ def name_job(request: Request) -> str:
     """
     if request.job is not None:
         return check_job_id(request.job)
-    inputs = tuple(os.path.abspath(one) for one in request.inputs)  # noqa: PTH100  of globs too
+    inputs = tuple(absolute(one).rstrip("/") for one in request.inputs)  # of globs too
     what = (
         inputs,
-        absolute_output(request.output),
+        absolute(request.output),
         request.columns,
         request.reading,
         request.bundle.manifest.name,
@@ -75,7 +77,7 @@ def name_job(request: Request) -> str:
     return f"{stem if stem else 'job'}-{digest[:10]}"
 
 
-def check_output(request: Request, files: tuple[Path, ...]) -> None:
+def check_output(request: Request, files: tuple[Place, ...]) -> None:
     """Refuse an output that cannot be written or that an input takes.
 
     Raises:
@@ -83,35 +85,42 @@ def check_output(request: Request, files: tuple[Path, ...]) -> None:
             folder is not writable.
     """
     check_place(request.output)
-    output = Path(request.output).resolve()  # by a link too, an input must not be overwritten
-    if output in [path.resolve() for path in files] or reads_output(request.inputs, request.output):
+    output = resolve(request.output)  # by a link too, an input must not be overwritten
+    if output in {resolve(str(one)) for one in files} or reads_output(
+        request.inputs, request.output
+    ):
         raise UsageError(f"the output {output} lies in the input: write it somewhere else")
-    check_writable(output.parent, "the output's folder", "--out")
+    check_writable(find_parent(output), "the output's folder", "--out")
 
 
 def check_place(output: str) -> None:
     """Refuse an output that is no file, or no folder, as its name says.
 
     Raises:
-        UsageError: it is a URL, or a folder and does not end in a slash, or the reverse.
+        UsageError: it is a folder and does not end in a slash, or the reverse.
     """
-    path = Path(output)
+    path = make_place(output)
     if not is_utf8(output):
         raise UsageError(f"the name of the output {output} is not UTF-8: choose another --out")
-    if "://" in output:
-        raise UsageError(f"the output {output} is a URL: write to a disk, then copy it there")
+    if isinstance(path, ObjectPath):
+        check_object(path.url, is_folder=output.endswith("/"))
+        return
     if path.is_dir() and not output.endswith("/"):
         raise UsageError(f"the output {output} is a folder: end it in / for a folder of parts")
     if path.is_file() and output.endswith("/"):
         raise UsageError(f"the output {output} is a file: leave out the / at its end")
 
 
-def check_writable(folder: Path, what: str, option: str) -> None:
+def check_writable(name: str, what: str, option: str) -> None:
     """Write a file there, or where the folder would be made, and remove it again.
 
     Raises:
         UsageError: that failed.
     """
+    if is_url(name):
+        prove_writable(name)
+        return
+    folder = Path(name)
     there = next((one for one in (folder, *folder.parents) if one.exists()), folder)
     try:
         with tempfile.TemporaryFile(dir=there):
@@ -122,14 +131,14 @@ def check_writable(folder: Path, what: str, option: str) -> None:
         ) from error
 
 
-def check_inputs(manifest: JobManifest) -> None:
-    """Check that a job's inputs are what they were.
+def check_inputs(manifest: JobManifest, wait: Wait = give_up) -> None:
+    """Check that a job's inputs are what they were; ``wait`` hears of a store that fails.
 
     Raises:
         JobError: one of them is gone or has changed.
     """
     for file in manifest.inputs:
-        path = Path(file.path)
+        path = make_place(file.path, wait)
         if not path.is_file():
             raise JobError(
                 f"{path} is gone since the job {manifest.job} began: put it back, or begin anew"
@@ -159,7 +168,7 @@ def make_manifest(request: Request, source: Source, found: Scan) -> JobManifest:
         reading=request.reading,
         forward=choose_forward(request.provider),
         provider=request.provider,
-        output=absolute_output(request.output),
+        output=absolute(request.output),
         max_error_ratio=request.max_error_ratio,
         versions={} if request.versions is None else request.versions,
     )
@@ -179,7 +188,7 @@ def check_same(manifest: JobManifest, request: Request) -> None:
         columns=request.columns,
         reading=request.reading,
         bundle=request.bundle.digest,
-        output=absolute_output(request.output),
+        output=absolute(request.output),
     )
     if asked.bundle != manifest.bundle:
         raise JobError(
@@ -210,14 +219,16 @@ def check_same(manifest: JobManifest, request: Request) -> None:
         )
 
 
-def reopen(manifest: JobManifest) -> Source:
+def reopen(manifest: JobManifest, wait: Wait = give_up) -> Source:
     """Return the source of a job that began before, its inputs unchanged.
+
+    ``wait`` is what happens whenever a store of inputs fails.
 
     Raises:
         JobError: an input is gone or has changed.
     """
-    check_inputs(manifest)
-    return open_source([Path(file.path) for file in manifest.inputs], manifest.columns)
+    check_inputs(manifest, wait)
+    return open_source([make_place(file.path, wait) for file in manifest.inputs], manifest.columns)
 
 
 def publish_bundle(store: Store, bundle: Bundle) -> None:
@@ -233,16 +244,8 @@ def choose_forward(provider: str) -> ForwardPolicy:
     return ForwardPolicy() if provider == "cpu" else ForwardPolicy(max_windows=64)
 
 
-def absolute_output(output: str) -> str:
-    """Return an output's whole path; a slash at its end says that it is a folder, and stays."""
-    return os.path.abspath(output) + ("/" if output.endswith("/") else "")  # noqa: PTH100
-
-
-def remove_job(root: Path, job: str) -> None:
-    """Delete a job's folder, its lock last: whoever calls holds it."""
-    folder = root / job
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != "lock":
-            path.unlink()
+def remove_job(store: Store, job: str) -> None:
+    """Delete a job's folder but for its lock: whoever calls holds it."""
+    for name in store.names(job):
+        if name != "lock":
+            store.remove(f"{job}/{name}")

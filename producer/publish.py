@@ -3,7 +3,6 @@
 What is published is bounded by the ledger; what gets lost on the way is sent or published again.
 """
 
-import shutil
 import time
 from dataclasses import dataclass
 
@@ -58,7 +57,7 @@ class Fleet:
             try:
                 _Publisher(self, run, follower).run()
             except WorldError as error:
-                again = name_command("resume", run.root, run.manifest.job)
+                again = name_command("resume", run.folder.store, run.manifest.job)
                 raise JobError(f"{error}, then run `{again}`") from error
 
 
@@ -88,14 +87,20 @@ class _Publisher:
         """Publish what is missing, again and again until nothing is."""
         while True:
             self._follower.insist(self._open)
-            for number, table in missing_batches(self._run, self._stopping, lambda _: None):
+            missing = missing_batches(
+                self._run, self._stopping, lambda _: None, self._follower.suffer
+            )
+            for number, table in missing:
                 self._put(number, encode_payload(self._job, number, table))
             if not self._fleet.wait:
                 raise Published
-            if self._follow() and is_answered(self._run.folder, self._run.manifest):
+            if self._follow() and self._follower.insist(self._is_answered):
                 self._fleet.ledger.forget(self._job)
                 return
             self._pass_time(AGAIN_SECONDS)
+
+    def _is_answered(self) -> bool:
+        return is_answered(self._run.folder, self._run.manifest)
 
     def _open(self) -> None:
         """Tell the ledger of the job, and of the shards that it does not know."""
@@ -127,7 +132,7 @@ class _Publisher:
                 raise Interrupted
             time.sleep(FOLLOW_SECONDS)
             counts = ledger.count(self._job)
-        shutil.rmtree(self._run.root / self._job / "shards", ignore_errors=True)  # all are its own
+        self._run.folder.store.remove(f"{self._job}/shards")  # all are its own
         ledger.forget(self._job)
 
     def _read_counted(self) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":

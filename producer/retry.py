@@ -3,9 +3,8 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import Path
 
-from producer.plan import absolute_output
+from producer.place import absolute
 from producer.run import job_rows, read_error_rows
 from producer.source import choose_measure
 from worker.contracts.errors import JobError
@@ -13,7 +12,7 @@ from worker.contracts.folder import JobFolder
 from worker.contracts.job import DONE, LONGEST_ID, JobManifest, choose_cut, cut_batches
 
 
-def make_retry(parent: JobFolder, root: Path, output: str | None) -> JobManifest | None:
+def make_retry(parent: JobFolder, output: str | None) -> JobManifest | None:
     """Return the child's manifest, or None when there is nothing to retry.
 
     The same parent always has the same child, so that the same command again resumes.
@@ -26,7 +25,7 @@ def make_retry(parent: JobFolder, root: Path, output: str | None) -> JobManifest
         raise JobError(
             f"the job {parent.job} is not finished: let it finish, then retry its errors"
         )
-    rows = len(read_error_rows(root, parent.job))
+    rows = len(read_error_rows(parent.store, parent.job))
     if not rows:
         return None
     cut = choose_cut(rows, None)
@@ -37,11 +36,11 @@ def make_retry(parent: JobFolder, root: Path, output: str | None) -> JobManifest
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         rows=rows,
         cut=cut,
-        output=manifest.output if output is None else absolute_output(output),
+        output=manifest.output if output is None else absolute(output),
         max_error_ratio=None,
     )
     measure = choose_measure(child.version)
-    sizes = (size for chunk in job_rows(child, root) for size in measure(chunk))
+    sizes = (size for chunk in job_rows(child, parent.store) for size in measure(chunk))
     return replace(child, batches=sum(1 for _ in cut_batches(sizes, cut)))
 
 

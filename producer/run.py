@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,8 @@ from producer.status import StatusReader
 from worker.contracts.errors import JobError, SpanmillError, UsageError, WorldError
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest, State
-from worker.contracts.store import LocalStore
+from worker.contracts.object_file import Wait, give_up, insist
+from worker.contracts.store import Store
 from worker.events import Level
 
 #: Temporary files that are older were left behind by a process that was killed.
@@ -38,6 +39,10 @@ class Interrupted(Exception):  # noqa: N818  it is no error
     """The user stopped the command; the job goes on when it is resumed."""
 
 
+class Taken(Exception):  # noqa: N818  it is no error
+    """Another command has taken the job over: it is not this one's any more."""
+
+
 class Published(Exception):  # noqa: N818  it is no error
     """All batches are at the broker, and the user does not wait for their shards."""
 
@@ -50,7 +55,6 @@ class Run:
     other times an interrupt has to raise KeyboardInterrupt.
     """
 
-    root: Path
     folder: JobFolder
     manifest: JobManifest
     answer: "Callable[[Run, Diary], None]"
@@ -68,13 +72,13 @@ def run_job(run: Run) -> Summary:
         JobError: it was cancelled, has too many errors, or cannot go on.
         WorldError: the job's folder or the output cannot be written.
     """
-    with hold(run.root, run.folder.job):
+    with hold(run.folder.store, run.folder.job):
         return run_held(run, Diary(run.folder))
 
 
 def run_held(run: Run, diary: Diary) -> Summary:
     """Do the same for a job that is held already, by the diary's writer."""
-    LocalStore(run.root).sweep(LEFT_BEHIND_SECONDS, time.time())
+    run.folder.store.sweep(LEFT_BEHIND_SECONDS, time.time())
     run.folder.put_event(State.RUNNING)
     try:
         run.answer(run, diary)
@@ -112,41 +116,57 @@ def is_answered(folder: JobFolder, manifest: JobManifest) -> bool:
     return sum(1 for _ in folder.iter_done()) == manifest.batches
 
 
-def job_rows(manifest: JobManifest, root: Path) -> Iterator[pa.Table]:
+def job_rows(manifest: JobManifest, store: Store, wait: Wait = give_up) -> Iterator[pa.Table]:
     """Yield the job's rows: all of its inputs', or its parent's error rows."""
-    rows = stream_rows(reopen(manifest))
+    rows = stream_rows(reopen(manifest, wait))
     if manifest.parent is None:
         return rows
-    return select_rows(rows, read_error_rows(root, manifest.parent))
+    return select_rows(rows, insist(partial(read_error_rows, store, manifest.parent), wait))
 
 
-def read_error_rows(root: Path, job: str) -> NDArray[np.int64]:
+def read_error_rows(store: Store, job: str) -> NDArray[np.int64]:
     """Return the numbers of a collected job's error rows. Shape: ``(rows,)``, sorted.
 
     Raises:
         JobError: the job was not collected.
     """
-    path = root / job / "errors.parquet"
-    if not path.is_file():
+    raw = store.read(f"{job}/errors.parquet")
+    if raw is None:
         raise JobError(f"the job {job} has no errors.parquet: let it finish first")
-    rows: NDArray[np.int64] = pq.read_table(path, columns=["row"]).column("row").to_numpy()
+    table = pq.read_table(pa.BufferReader(raw), columns=["row"])
+    rows: NDArray[np.int64] = table.column("row").to_numpy()
     return rows
 
 
 def missing_batches(
-    run: Run, stopping: Callable[[], bool], skipped: Callable[[int], None]
+    run: Run,
+    stopping: Callable[[], bool],
+    skipped: Callable[[int], None],
+    suffer: Callable[[str], None],
 ) -> Iterator[tuple[int, pa.Table]]:
     """Yield the batches that have no shard yet, each with its number; tell the others' rows.
+
+    ``suffer`` hears why a store cannot be read now, and raises when that has been for too long.
 
     Raises:
         Interrupted: it is to stop.
     """
+
+    def wait(error: WorldError, failures: int) -> None:
+        suffer(str(error))
+        backoff = FIRST_BACKOFF_SECONDS * 2 ** min(failures - 1, 10)
+        until = time.monotonic() + min(backoff, LONGEST_BACKOFF_SECONDS)
+        while time.monotonic() < until:
+            if run.interrupted():
+                raise Interrupted
+            time.sleep(0.05)
+
     done: frozenset[int] = frozenset()
-    rows = job_rows(run.manifest, run.root)
+    rows = job_rows(run.manifest, run.folder.store, wait)
     measure = choose_measure(run.manifest.version)
     for number, table in enumerate(stream_batches(rows, run.manifest.cut, measure)):
         if number % 1000 == 0:
-            done = run.folder.list_done(number // 1000)
+            done = insist(partial(run.folder.list_done, number // 1000), wait)
         if number not in done:
             yield number, table
         elif stopping():
@@ -157,20 +177,20 @@ def missing_batches(
 
 def say_cancelled(run: Run) -> str:
     """Say that a job was cancelled, and how it goes on."""
-    again = name_command("resume", run.root, run.manifest.job)
+    again = name_command("resume", run.folder.store, run.manifest.job)
     return f"the job {run.manifest.job} was cancelled: what is done is kept, `{again}` goes on"
 
 
 def count_errors(run: Run) -> int:
     """Return the error rows of all shards."""
-    return StatusReader(run.root, run.folder).read().errors
+    return StatusReader(run.folder).read().errors
 
 
 def check_ratio(run: Run, errors: int) -> None:
     """Refuse to collect a job with too many errors: its output would look like a good one's."""
     ratio, rows = run.manifest.max_error_ratio, run.manifest.rows
     if ratio is not None and errors > 0 and errors / rows > ratio:
-        look = name_command("collect", run.root, run.manifest.job)
+        look = name_command("collect", run.folder.store, run.manifest.job)
         raise JobError(
             f"{errors} of {rows} rows are errors, more than --max-error-ratio {ratio:g} allows:"
             f" look at them with `{look} --partial --out FILE`"

@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
+from producer.place import ObjectPath, Place
 from producer.source import Source, count_bytes, stream_file
 from worker.contracts.errors import InputError
 from worker.contracts.job import (
@@ -58,9 +58,16 @@ def scan(source: Source, batch_rows: int | None) -> Scan:
     return Scan(tuple(files), rows, cut, batches, ids.null, ids.repeated)
 
 
-def prove_input(path: Path, rows: int) -> InputFile:
-    """Return what a file is now."""
+def prove_input(path: Place, rows: int) -> InputFile:
+    """Return what a file is now; of an object what its store says, and not its bytes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
+        if isinstance(path, ObjectPath):
+            stat = path.need()
+            return InputFile(str(path), stat.size_bytes, None, rows, stat.version)
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return InputFile(str(path), path.stat().st_size, digest, rows)

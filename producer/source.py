@@ -15,12 +15,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from producer import json_source, parquet_source
+from producer.place import Place, list_objects
 from producer.raw import RawChunk, is_utf8
 from producer.sizes import measure_rows
 from producer.tables import compact, pick_rows
 from worker.contracts.errors import InputError
 from worker.contracts.job import TEXT_ALONE_VERSION, Columns, Cut, cut_batches
 from worker.contracts.shard import ANSWER_SCHEMA, EXAMPLE_SCHEMA
+from worker.contracts.url import is_url, to_path
 
 PARQUET_ENDINGS = (".parquet", ".pq")
 
@@ -32,20 +34,20 @@ Measure = Callable[[pa.Table], list[int]]
 class Source:
     """Files in their order, the columns to read, and the schema of the kept ones."""
 
-    files: tuple[Path, ...]
+    files: tuple[Place, ...]
     columns: Columns
     kept_schema: pa.Schema
 
 
-def find_files(inputs: Sequence[str]) -> tuple[Path, ...]:
-    """Return the files behind paths, folders and globs, each folder's in the order of names.
+def find_files(inputs: Sequence[str]) -> tuple[Place, ...]:
+    """Return the files behind paths, URLs, folders and globs, each folder's in the order of names.
 
     Raises:
         InputError: something names no file, or a file of no known format.
     """
     files = [path for one in inputs for path in _expand(one)]
     for path in files:
-        if not path.is_file():
+        if isinstance(path, Path) and not path.is_file():
             raise InputError(f"{path} is no regular file: write its rows to one")
         if not is_utf8(str(path)):
             raise InputError(f"the name of {path} is not UTF-8: rename it")
@@ -57,7 +59,7 @@ def find_files(inputs: Sequence[str]) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def open_source(files: Sequence[Path], columns: Columns) -> Source:
+def open_source(files: Sequence[Place], columns: Columns) -> Source:
     """Check that all files have the columns, and agree on the kept ones.
 
     Raises:
@@ -77,7 +79,7 @@ def open_source(files: Sequence[Path], columns: Columns) -> Source:
     return Source(tuple(files), columns, kept)
 
 
-def choose_id_column(files: Sequence[Path], column: str) -> str | None:
+def choose_id_column(files: Sequence[Place], column: str) -> str | None:
     """Return the id column that nobody named, or None when no file has it.
 
     Raises:
@@ -87,7 +89,7 @@ def choose_id_column(files: Sequence[Path], column: str) -> str | None:
     return column if named else None
 
 
-def stream_file(source: Source, path: Path, first_row: int) -> Iterator[pa.Table]:
+def stream_file(source: Source, path: Place, first_row: int) -> Iterator[pa.Table]:
     """Yield one file's rows as chunks of examples; the first has the number ``first_row``.
 
     Raises:
@@ -171,7 +173,10 @@ def _take(waiting: list[pa.Table], rows: int) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _expand(name: str) -> list[Path]:
+def _expand(given: str) -> list[Place]:
+    name = to_path(given)
+    if is_url(name):
+        return _expand_url(name)
     try:
         found = _list_files(Path(name))
     except OSError as error:
@@ -182,6 +187,16 @@ def _expand(name: str) -> list[Path]:
         what = "holds no Parquet or JSON file" if Path(name).is_dir() else "does not exist"
         raise InputError(f"the input {name} {what}: check the path")
     return [one.absolute() for one in found]
+
+
+def _expand_url(name: str) -> list[Place]:
+    is_folder = name.endswith("/")
+    found = list_objects(name)
+    chosen: list[Place] = [one for one in found if not is_folder or _format(one) is not None]
+    if not chosen:
+        what = "holds no Parquet or JSON file" if is_folder else "does not exist"
+        raise InputError(f"the input {name} {what}: check the URL, and end a folder's in /")
+    return chosen
 
 
 def _list_files(path: Path) -> list[Path]:
@@ -199,20 +214,20 @@ def _list_files(path: Path) -> list[Path]:
     return [one for one in found if one.is_file()]
 
 
-def _format(path: Path) -> ModuleType | None:
+def _format(path: Place) -> ModuleType | None:
     if json_source.is_json(path):
         return json_source
     return parquet_source if path.suffix.lower() in PARQUET_ENDINGS else None
 
 
-def _reader(path: Path) -> ModuleType:
+def _reader(path: Place) -> ModuleType:
     reader = _format(path)
     if reader is None:
         raise InputError(f"{path} has no known ending: name it .parquet, .json or .jsonl")
     return reader
 
 
-def _agree(one: pa.Field, other: pa.Field, first: Path, path: Path) -> pa.Field:
+def _agree(one: pa.Field, other: pa.Field, first: Place, path: Place) -> pa.Field:
     """Return what a kept column is in both of two files: it may be null if it may in one."""
     if one.type != other.type:
         raise InputError(

@@ -5,18 +5,18 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 
 from producer.lock import is_held, name_command
 from worker.contracts.errors import JobError, UsageError
-from worker.contracts.folder import Event, JobFolder, list_jobs
+from worker.contracts.folder import Event, JobFolder, is_job
 from worker.contracts.job import DONE, State, check_job_id, shard_key
+from worker.contracts.object_store import open_store
 from worker.contracts.shard import BatchStats, read_footer
-from worker.contracts.store import LocalStore
+from worker.contracts.store import LocalStore, Store
 
 #: The speed is that of so many batches, the last ones.
 RECENT_BATCHES = 64
-DEFAULT_ROOT = Path("spanmill-jobs")
+DEFAULT_ROOT = "spanmill-jobs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,8 @@ LIVE = frozenset(
 class StatusReader:
     """Reads a job's status again and again, each shard's footer once."""
 
-    def __init__(self, root: Path, folder: JobFolder) -> None:
+    def __init__(self, folder: JobFolder) -> None:
         """Name the job; nothing is read yet."""
-        self._root = root
         self._folder = folder
         self._seen: set[int] = set()
         self._rows = self._errors = 0
@@ -61,7 +60,7 @@ class StatusReader:
         Raises:
             JobError: a shard is damaged.
         """
-        running = is_held(self._root, self._folder.job)  # first: the end may come meanwhile
+        running = is_held(self._folder.store, self._folder.job)  # first: the end may come meanwhile
         manifest = self._folder.read_manifest()
         events = self._folder.read_events()
         state = events[-1].state if events else State.VALIDATING
@@ -92,7 +91,9 @@ class StatusReader:
     def _say_how_to_go_on(self, *, validated: bool) -> str:
         if not validated:
             return "no command runs it, and its input was not checked to the end: answer it again"
-        return f"no command runs it: `{name_command('resume', self._root, self._folder.job)}`"
+        return (
+            f"no command runs it: `{name_command('resume', self._folder.store, self._folder.job)}`"
+        )
 
     def _look(self) -> None:
         for number in self._folder.iter_done():
@@ -131,8 +132,8 @@ def _measure_speed(recent: list[BatchStats]) -> float:
     return sum(one.rows for one in recent) / seconds if seconds > 0 else 0.0
 
 
-def find_root(jobs_root: Path | None, job: str | None) -> Path:
-    """Return the jobs' folder: the one named, or spanmill-jobs here.
+def find_store(jobs_root: str | None, job: str | None) -> Store:
+    """Return the store of the jobs' folder: the one named, or spanmill-jobs here.
 
     Raises:
         UsageError: there is none, or it has no such job, or the id is none.
@@ -140,11 +141,13 @@ def find_root(jobs_root: Path | None, job: str | None) -> Path:
     root = DEFAULT_ROOT if jobs_root is None else jobs_root
     if job is not None:
         check_job_id(job)
-    if not root.is_dir():
+    store = open_store(root)
+    is_there = store.root.is_dir() if isinstance(store, LocalStore) else bool(store.names(""))
+    if not is_there:
         raise UsageError(f"there is no jobs' folder {root}: name it with --jobs-root")
-    if job is not None and job not in list_jobs(LocalStore(root)):
+    if job is not None and not is_job(store, job):
         raise UsageError(
             f"there is no job {job!r} in {root}: list them with"
-            f" `spanmill jobs --jobs-root {shlex.quote(str(root))}`"
+            f" `spanmill jobs --jobs-root {shlex.quote(root)}`"
         )
-    return root.absolute()
+    return store

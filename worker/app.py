@@ -10,7 +10,6 @@ import signal
 import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -65,7 +64,7 @@ class Answering:
         """Open nothing: this is made before the fork."""
         broker = parse_broker(settings.broker_url)
         self._name = settings.name
-        self._place = Place(settings.name, broker, Path(settings.jobs_root), settings.hang_seconds)
+        self._place = Place(settings.name, broker, settings.jobs_root, settings.hang_seconds)
         self._opening = opening
         self._hear = hear
         self._ledger = Ledger(broker)

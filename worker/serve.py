@@ -3,7 +3,6 @@
 import signal
 import socket
 from importlib import metadata
-from pathlib import Path
 from threading import Event as Signal
 from types import FrameType
 from uuid import uuid4
@@ -15,6 +14,7 @@ from worker.contracts.broker import parse_broker
 from worker.contracts.broker_url import broker_option
 from worker.contracts.errors import WorldError
 from worker.contracts.ledger import Ledger
+from worker.contracts.object_store import open_store
 from worker.contracts.queue import (
     DEFAULT_QUEUE,
     VISIBILITY_SECONDS,
@@ -23,6 +23,7 @@ from worker.contracts.queue import (
     name_channel,
     name_queue,
 )
+from worker.contracts.store import LocalStore
 from worker.events import Event, Level
 from worker.log import open_log
 from worker.metrics import WorkerMetrics
@@ -39,8 +40,7 @@ PING_SECONDS = 5.0
     "--jobs-root",
     required=True,
     envvar="SPANMILL_JOBS_ROOT",
-    type=click.Path(path_type=Path),
-    help="Folder of the jobs, the same as the producers'.",
+    help="Folder of the jobs, the same as the producers': a path, or s3://, gs://, az://.",
 )
 @click.option(
     "--queue",
@@ -92,7 +92,7 @@ def worker(
     look: str | None,
     /,
     broker_url: str,
-    jobs_root: Path,
+    jobs_root: str,
     queues: tuple[str, ...],
     processes: int | None,
     hang_seconds: float,
@@ -108,7 +108,7 @@ def worker(
     settings = WorkerSettings(
         name=f"{host}-{uuid4().hex[:6]}",
         broker_url=broker_url,
-        jobs_root=str(jobs_root.absolute()),
+        jobs_root=open_store(jobs_root).name,
         queues=tuple(dict.fromkeys(queues)),
         processes=count_cores() if processes is None else processes,
         hang_seconds=hang_seconds,
@@ -155,13 +155,14 @@ def _greet(settings: WorkerSettings, observer: Observer) -> None:
     observer.hear(Event("worker-started", facts=facts))
 
 
-def _check(broker_url: str, jobs_root: Path, host: str) -> int:
+def _check(broker_url: str, jobs_root: str, host: str) -> int:
     broker = parse_broker(broker_url)
     names = [card.worker for card in Ledger(broker).list_workers()]
     here = [name for name in names if name.rsplit("-", 1)[0] == host]
     if not here:
         raise WorldError(f"no worker of {host} is heard at {broker.name}: start `spanmill worker`")
-    if not jobs_root.is_dir():
+    store = open_store(jobs_root)
+    if isinstance(store, LocalStore) and not store.root.is_dir():
         raise WorldError(f"the jobs' folder {jobs_root} is not there: mount it")
     app = make_app(broker, (name_queue(DEFAULT_QUEUE),))
     nodes = [f"spanmill@{name}" for name in here]

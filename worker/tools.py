@@ -2,15 +2,16 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from worker.contracts.bundle import Bundle, load_bundle
+from worker.contracts.bundle import Bundle
+from worker.contracts.bundle_home import fetch_bundle
 from worker.contracts.errors import BundleError, JobError, UsageError
 from worker.contracts.family import FAMILIES
+from worker.contracts.object_store import open_store
 from worker.contracts.options import ForwardPolicy, ReadingOptions
-from worker.contracts.store import LocalStore
+from worker.contracts.store import Store
 from worker.reading.reader import Reader
 from worker.reading.windows import Encoder
 from worker.session import OnnxScorer
@@ -24,7 +25,7 @@ _CURE = "give the job's whole `spanmill answer` command again, which puts it bac
 class JobTools:
     """The recipe for a job's tools; small, so that it can be sent to another process."""
 
-    jobs_root: Path
+    jobs_root: str
     bundle: str
     reading: ReadingOptions
     forward: ForwardPolicy
@@ -38,11 +39,8 @@ def open_tools(recipe: JobTools) -> Tools:
         BundleError: the bundle is missing, damaged, or another than the job's.
         JobError: the job's provider does not start here.
     """
-    bundle = _load_own(recipe.jobs_root / "bundles" / recipe.bundle)
-    if bundle.digest != recipe.bundle:
-        raise BundleError(
-            f"{bundle.folder} holds a bundle with the digest {bundle.digest[:12]}: {_CURE}"
-        )
+    store = open_store(recipe.jobs_root)
+    bundle = _load_own(store, recipe.bundle)
     try:
         reader = open_reader(bundle, recipe.reading, recipe.forward, recipe.provider)
     except BundleError:
@@ -53,7 +51,7 @@ def open_tools(recipe: JobTools) -> Tools:
             " where it does, or begin anew with --overwrite"
         ) from error
     return Tools(
-        store=LocalStore(recipe.jobs_root),
+        store=store,
         reader=reader,
         machine=describe_machine(),
         pid=os.getpid(),
@@ -62,9 +60,9 @@ def open_tools(recipe: JobTools) -> Tools:
     )
 
 
-def _load_own(folder: Path) -> Bundle:
+def _load_own(store: Store, digest: str) -> Bundle:
     try:
-        return load_bundle(folder)
+        return fetch_bundle(store, digest)
     except BundleError as error:
         raise BundleError(
             f"the job's own copy of its bundle is of no use ({error}): {_CURE}"

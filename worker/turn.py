@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from threading import Event as Signal
 from threading import Thread
 
@@ -22,11 +21,11 @@ from worker.contracts.flight import Begun, Death, Dying, Turn
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest, State, shard_key
 from worker.contracts.ledger import Ledger
+from worker.contracts.object_store import open_store
 from worker.contracts.queue import Message
 from worker.contracts.root import read_root
 from worker.contracts.scripts import LEASE_SECONDS, RENEW_SECONDS
 from worker.contracts.shard import BatchStats, decode_payload, open_shard
-from worker.contracts.store import LocalStore
 from worker.events import QUIET, Event, Hear, Level, Outcome, send_to
 from worker.marker import Marker
 from worker.task import Delivery, Done, Tools, run_batch
@@ -48,7 +47,7 @@ class Place:
 
     worker: str
     broker: Broker
-    jobs_root: Path
+    jobs_root: str
     hang_seconds: float = 300.0
 
 
@@ -63,7 +62,7 @@ class Clerk:
         self._began_at = 0.0
         self._ledger = Ledger(place.broker)
         self._marker = Marker(place.broker)
-        self._store = LocalStore(place.jobs_root)
+        self._store = open_store(place.jobs_root)
         self._readers: dict[JobTools, Tools] = {}
         self._recipes: dict[tuple[str, str], JobTools] = {}
         self._backoff_seconds = FIRST_BACKOFF_SECONDS
@@ -98,7 +97,7 @@ class Clerk:
         return outcome
 
     def _answer(self, message: Message, begun: Begun, lease: "_Lease") -> Done:
-        if not self._shares(begun):
+        if read_root(self._store) != begun.root:
             raise WorldError(
                 f"its jobs' folder {self._place.jobs_root} is not that of the job's producer: give"
                 " both the same folder as --jobs-root"

@@ -4,20 +4,19 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from producer.begin import begin, begin_retry, check_root, check_untouched, look
+from producer.begin import begin, begin_retry, check_root, check_untouched, look, prove_root
 from producer.books import Summary
 from producer.diary import Diary
 from producer.embedded import Processes
 from producer.exits import DONE, INTERRUPTED, WITH_ERRORS
 from producer.finished import Finished, show
 from producer.interrupts import Interrupts
-from producer.lock import hold, name_command
+from producer.lock import IsLost, hold, name_command
 from producer.options import (
     BROKER,
     JOBS_ROOT,
@@ -29,18 +28,20 @@ from producer.options import (
     make_request,
     option,
 )
-from producer.plan import Request, check_output, check_writable, name_job
+from producer.plan import Request, check_output, name_job
 from producer.progress import Progress
 from producer.retry import make_retry
-from producer.run import Interrupted, Published, Run, run_held
+from producer.run import Interrupted, Published, Run, Taken, run_held
 from producer.scan import Scan
 from producer.source import find_files
-from producer.status import find_root
+from producer.status import find_store
 from worker.contracts.errors import JobError, UsageError
 from worker.contracts.flight import MAX_BATCHES, MAX_BYTES
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest, State
-from worker.contracts.store import LocalStore
+from worker.contracts.object_store import open_store
+from worker.contracts.store import Store
+from worker.contracts.url import find_parent, to_path
 from worker.events import Event, Level
 from worker.log import Log, open_log
 from worker.session import AUTO, choose_provider
@@ -98,7 +99,7 @@ def answer(
     as_json: bool,
     overwrite: bool,
     dry_run: bool,
-    jobs_root: Path | None,
+    jobs_root: str | None,
     **given: Any,  # the options are the request's fields
 ) -> int:
     """Answer the questions of INPUT... (Parquet, SQuAD JSON, JSON lines; files, folders, globs).
@@ -135,7 +136,7 @@ def submit(
     as_json: bool,
     overwrite: bool,
     dry_run: bool,
-    jobs_root: Path | None,
+    jobs_root: str | None,
     **given: Any,
 ) -> int:
     """Answer the questions of INPUT... through the workers at a broker, as `answer` does here.
@@ -168,7 +169,7 @@ def resume(
     look: str | None,
     /,
     job: str,
-    jobs_root: Path | None,
+    jobs_root: str | None,
     broker_url: str | None,
     queue: str,
     workers: int | None,
@@ -178,8 +179,7 @@ def resume(
     as_json: bool,
 ) -> int:
     """Go on with a job that was stopped, killed or cancelled."""
-    root = find_root(jobs_root, job)
-    folder = JobFolder(LocalStore(root), job)
+    folder = JobFolder(find_store(jobs_root, job), job)
 
     def prepare() -> tuple[JobManifest, Diary]:
         manifest = folder.need_manifest()
@@ -188,7 +188,7 @@ def resume(
 
     log = _open_log(look)
     answer = _choose(_Where(broker_url, queue, metrics_host, metrics_port), workers, log)
-    return _run(folder, root, prepare, _How(answer, max_pause_seconds, as_json, log))
+    return _run(folder, prepare, _How(answer, max_pause_seconds, as_json, log))
 
 
 @click.command("retry-errors")
@@ -208,7 +208,7 @@ def retry_errors(
     /,
     job: str,
     output: str | None,
-    jobs_root: Path | None,
+    jobs_root: str | None,
     broker_url: str | None,
     queue: str,
     workers: int | None,
@@ -218,11 +218,10 @@ def retry_errors(
     as_json: bool,
 ) -> int:
     """Answer a job's error rows again, as a child job, and lay its answers over."""
-    root = find_root(jobs_root, job)
-    parent = JobFolder(LocalStore(root), job)
-    made = make_retry(parent, root, output)
+    parent = JobFolder(find_store(jobs_root, job), job)
+    made = make_retry(parent, None if output is None else to_path(output))
     if made is None:
-        finished = show(root, parent, parent.need_manifest())
+        finished = show(parent, parent.need_manifest())
         if finished is None:
             raise JobError(f"the job {job} has lost its answers: answer it again")
         return _report_finished(finished, f"the job {job} has no error rows", as_json=as_json)
@@ -231,7 +230,6 @@ def retry_errors(
     answer = _choose(_Where(broker_url, queue, metrics_host, metrics_port), workers, log)
     return _run(
         folder,
-        root,
         partial(begin_retry, made, folder, parent.need_manifest()),
         _How(answer, max_pause_seconds, as_json, log),
     )
@@ -271,15 +269,15 @@ def _open_log(look: str | None) -> Log:
 
 
 def _start(
-    given: dict[str, Any], jobs_root: Path | None, how: _How, *, overwrite: bool, dry_run: bool
+    given: dict[str, Any], jobs_root: str | None, how: _How, *, overwrite: bool, dry_run: bool
 ) -> int:
     """Run the job that the options ask for."""
     request = make_request(given, list_versions())
     files = find_files(request.inputs)
-    root = _choose_root(request, jobs_root)
+    store = _choose_store(request, jobs_root)
     warn = partial(_warn, how.log)
     check_output(request, files)
-    check_root(root, request)
+    check_root(store, request)
     choice = choose_provider(request.provider, request.bundle.model)
     if choice.note is not None:
         how.log.tell(Event("notice", message=choice.note))
@@ -289,24 +287,19 @@ def _start(
         any_provider=request.provider == AUTO,
         provider_note=choice.note,
     )
-    folder = JobFolder(LocalStore(root), name_job(request))
+    folder = JobFolder(store, name_job(request))
     if dry_run:
         found = look(request, files, folder, warn, overwrite=overwrite)
         state = None if overwrite else folder.read_state()
         return _describe(request, found, folder.job, state, as_json=how.as_json)
-    check_writable(root, "the jobs' folder", "--jobs-root")
-    return _run(
-        folder,
-        root,
-        partial(begin, request, files, folder, root, warn, overwrite=overwrite),
-        how,
-    )
+    prove_root(store)
+    return _run(folder, partial(begin, request, files, folder, warn, overwrite=overwrite), how)
 
 
-def _choose_root(request: Request, jobs_root: Path | None) -> Path:
+def _choose_store(request: Request, jobs_root: str | None) -> Store:
     if jobs_root is not None:
-        return jobs_root.absolute()
-    return Path(request.output.rstrip("/")).absolute().parent / "spanmill-jobs"
+        return open_store(jobs_root)
+    return open_store(f"{find_parent(request.output)}/spanmill-jobs")
 
 
 def _warn(log: Log, text: str) -> None:
@@ -344,33 +337,38 @@ def _describe(
     return DONE
 
 
-def _run(folder: JobFolder, root: Path, prepare: Prepare, how: _How) -> int:
+def _run(folder: JobFolder, prepare: Prepare, how: _How) -> int:
     """Hold the job, run it to its end, and say how that went."""
     with Interrupts() as interrupts:
         try:
-            with hold(root, folder.job):
+            with hold(folder.store, folder.job) as is_lost:
                 manifest, diary = prepare()
-                finished = show(root, folder, manifest)
+                finished = show(folder, manifest)
                 if finished is not None:
                     said = f"the job {folder.job} is done already; --overwrite begins anew"
                     return _report_finished(finished, said, as_json=how.as_json)
                 run = Run(
-                    root=root,
                     folder=folder,
                     manifest=manifest,
                     answer=how.answer,
                     max_pause_seconds=how.max_pause_seconds,
                     progress=Progress(manifest.rows, how.log),
-                    interrupted=interrupts.asked,
+                    interrupted=partial(_ask, interrupts, is_lost),
                     listening=interrupts.listening,
                 )
                 summary = run_held(run, diary)
                 how.log.note(_describe_end(summary))
                 return _report(summary, as_json=how.as_json)
         except (Interrupted, KeyboardInterrupt):
-            return _say_stopped(folder, root, how.log)
+            return _say_stopped(folder, how.log)
+        except Taken as error:
+            look = name_command("watch", folder.store, folder.job)
+            raise JobError(
+                f"another command took the job {folder.job} over while its store was out of reach:"
+                f" follow it with `{look}`"
+            ) from error
         except Published:
-            again = name_command("resume", root, folder.job)
+            again = name_command("resume", folder.store, folder.job)
             said = f"all of {folder.job} is published; collect with: {again}"
             how.log.tell(Event("published", message=said, job=folder.job))
             return DONE
@@ -382,10 +380,16 @@ def _describe_end(summary: Summary) -> Event:
     return Event("job-ended", job=summary.job, facts=facts)
 
 
-def _say_stopped(folder: JobFolder, root: Path, log: Log) -> int:
+def _ask(interrupts: Interrupts, is_lost: IsLost) -> bool:
+    if is_lost():
+        raise Taken
+    return interrupts.asked()
+
+
+def _say_stopped(folder: JobFolder, log: Log) -> int:
     goes_on = "the same command begins again"
     if folder.read_manifest() is not None:
-        goes_on = f"go on with: {name_command('resume', root, folder.job)}"
+        goes_on = f"go on with: {name_command('resume', folder.store, folder.job)}"
     log.tell(Event("stopped", message=f"stopped; {goes_on}", job=folder.job))
     return INTERRUPTED
 

@@ -1,6 +1,5 @@
 """The command `evaluate`: the official SQuAD scores of an answers file."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from producer.answers import list_parts
 from producer.exits import DONE
 from producer.gold import read_gold
 from producer.options import JSON, option
+from producer.place import make_place, to_source
 from worker.contracts.errors import InputError
 from worker.reading.scores import ENGLISH, LANGUAGES, Evaluation, Part, Scored
 from worker.reading.scores import evaluate as score
@@ -20,8 +20,8 @@ _COLUMNS = ["id", "answer", "best_answer", "null_odds"]
 
 
 @click.command()
-@click.argument("answers", type=click.Path(path_type=Path))
-@option("--gold", required=True, type=click.Path(path_type=Path), help="SQuAD JSON or JSONL.")
+@click.argument("answers")
+@option("--gold", required=True, help="SQuAD JSON or JSONL.")
 @option(
     "--language",
     default=ENGLISH,
@@ -29,14 +29,14 @@ _COLUMNS = ["id", "answer", "best_answer", "null_odds"]
     help="How texts are compared: as SQuAD does (en), as MLQA does (others).",
 )
 @JSON
-def evaluate(answers: Path, gold: Path, language: str, as_json: bool) -> int:
+def evaluate(answers: str, gold: str, language: str, as_json: bool) -> int:
     """Score ANSWERS against gold answers by the official SQuAD rules, from 0 to 100."""
-    result = score(match(answers, read_gold(gold)), language)
+    result = score(match(answers, read_gold(make_place(gold))), language)
     click.echo(msgspec.json.encode(result) if as_json else describe(result))
     return DONE
 
 
-def match(answers: Path, gold: dict[str, tuple[str, ...]]) -> list[Scored]:
+def match(answers: str, gold: dict[str, tuple[str, ...]]) -> list[Scored]:
     """Join answers and gold by id, in the order of the gold.
 
     Raises:
@@ -75,11 +75,11 @@ def _describe_part(name: str, part: Part) -> str:
     return f"{name}: exact {part.exact:.2f}   f1 {part.f1:.2f}   of {part.total}"
 
 
-def _rows(answers: Path) -> list[dict[str, Any]]:
+def _rows(answers: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     try:
         for part in list_parts(answers):
-            rows += pq.read_table(part, columns=_COLUMNS).to_pylist()
+            rows += pq.read_table(to_source(part), columns=_COLUMNS).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise InputError(
             f"{answers} is no answers file ({type(error).__name__}): give what `answer` wrote"

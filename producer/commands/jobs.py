@@ -2,7 +2,6 @@
 
 import sys
 import time
-from pathlib import Path
 
 import click
 import msgspec
@@ -15,16 +14,17 @@ from producer.exits import DONE, FAILED, INTERRUPTED, WITH_ERRORS
 from producer.fleet_status import ask_fleet
 from producer.lock import is_held
 from producer.options import BROKER, JOBS_ROOT, JSON, option
+from producer.place import resolve
 from producer.plan import check_place, check_writable
 from producer.progress import Progress
-from producer.status import JobStatus, StatusReader, find_root
+from producer.status import JobStatus, StatusReader, find_store
 from worker.contracts.broker import parse_broker
 from worker.contracts.errors import JobError, UsageError
 from worker.contracts.folder import JobFolder, list_jobs
 from worker.contracts.job import DONE as DONE_STATES
 from worker.contracts.job import State
 from worker.contracts.ledger import Ledger
-from worker.contracts.store import LocalStore
+from worker.contracts.url import find_parent, to_path
 
 WATCH_SECONDS = 1.0
 _LISTED = ("job", "state", "rows", "created_at", "output")
@@ -35,10 +35,9 @@ WIDE = 10_000
 @click.command()
 @JOBS_ROOT
 @JSON
-def jobs(jobs_root: Path | None, as_json: bool) -> int:
+def jobs(jobs_root: str | None, as_json: bool) -> int:
     """List all jobs of a jobs' folder, with their states."""
-    root = find_root(jobs_root, None)
-    store = LocalStore(root)
+    store = find_store(jobs_root, None)
     rows = [_look_at(JobFolder(store, job)) for job in list_jobs(store)]
     if as_json:
         click.echo(msgspec.json.encode(rows))
@@ -57,10 +56,9 @@ def jobs(jobs_root: Path | None, as_json: bool) -> int:
 @JOBS_ROOT
 @BROKER
 @JSON
-def status(job: str, jobs_root: Path | None, broker_url: str | None, as_json: bool) -> int:
+def status(job: str, jobs_root: str | None, broker_url: str | None, as_json: bool) -> int:
     """Say how a job stands."""
-    root = find_root(jobs_root, job)
-    found = ask_fleet(broker_url, StatusReader(root, JobFolder(LocalStore(root), job)).read())
+    found = ask_fleet(broker_url, StatusReader(JobFolder(find_store(jobs_root, job), job)).read())
     if as_json:
         click.echo(msgspec.json.encode(found))
         return DONE
@@ -73,19 +71,19 @@ def status(job: str, jobs_root: Path | None, broker_url: str | None, as_json: bo
 @JOBS_ROOT
 @BROKER
 @JSON
-def watch(job: str, jobs_root: Path | None, broker_url: str | None, as_json: bool) -> int:
+def watch(job: str, jobs_root: str | None, broker_url: str | None, as_json: bool) -> int:
     """Follow a job until it ends; the exit status says how.
 
     With a broker, also one that nobody waits for, as long as its batches are in flight.
     """
-    root = find_root(jobs_root, job)
-    reader = StatusReader(root, JobFolder(LocalStore(root), job))
+    store = find_store(jobs_root, job)
+    reader = StatusReader(JobFolder(store, job))
     found = ask_fleet(broker_url, reader.read())
     progress = Progress(found.rows)
     try:
         with progress:
             progress.skip(found.rows_done)
-            while is_held(root, job) or found.in_flight:
+            while is_held(store, job) or found.in_flight:
                 time.sleep(WATCH_SECONDS)
                 before, found = found, ask_fleet(broker_url, reader.read())
                 progress.resize(found.rows)
@@ -105,13 +103,12 @@ def watch(job: str, jobs_root: Path | None, broker_url: str | None, as_json: boo
 @click.argument("job")
 @JOBS_ROOT
 @BROKER
-def cancel(job: str, jobs_root: Path | None, broker_url: str | None) -> int:
+def cancel(job: str, jobs_root: str | None, broker_url: str | None) -> int:
     """Stop a job. Its committed batches are kept; `resume` goes on with it.
 
     A job of a fleet that nobody waits for is stopped by the broker that is given.
     """
-    root = find_root(jobs_root, job)
-    folder = JobFolder(LocalStore(root), job)
+    folder = JobFolder(find_store(jobs_root, job), job)
     state = folder.read_state()
     if state in DONE_STATES:
         raise JobError(f"the job {job} is {state} already: there is nothing to cancel")
@@ -121,7 +118,7 @@ def cancel(job: str, jobs_root: Path | None, broker_url: str | None) -> int:
         ledger = Ledger(parse_broker(broker_url))
         if ledger.count(job) is not None:
             ledger.cancel(job)
-    if is_held(root, job):
+    if is_held(folder.store, job):
         click.echo(f"the job {job} is being cancelled; what is done is kept")
     else:
         folder.put_event(State.CANCELLED)
@@ -141,18 +138,18 @@ def collect(
     output: str,
     partial: bool,
     overwrite: bool,
-    jobs_root: Path | None,
+    jobs_root: str | None,
     as_json: bool,
 ) -> int:
     """Write a job's answers to a file of your choice; a part of them leaves the books alone."""
-    root = find_root(jobs_root, job)
-    folder = JobFolder(LocalStore(root), job)
+    folder = JobFolder(find_store(jobs_root, job), job)
     manifest = folder.need_manifest()
+    output = to_path(output)
     check_place(output)
-    if Path(output).resolve() in {Path(file.path).resolve() for file in manifest.inputs}:
+    if resolve(output) in {resolve(file.path) for file in manifest.inputs}:
         raise UsageError(f"the output {output} is an input of the job: choose another --out")
     check_free(output, overwrite=overwrite)
-    check_writable(Path(output.rstrip("/")).absolute().parent, "the output's folder", "--out")
+    check_writable(find_parent(output), "the output's folder", "--out")
     summary = collect_answers(folder, manifest, output, partial=partial)
     lacking = sum(1 for _ in folder.iter_done()) < manifest.batches
     if as_json:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -24,9 +23,11 @@ from producer.answers import (
 )
 from producer.exits import DONE
 from producer.options import option, read_threshold
+from producer.place import Place, to_source
 from producer.plan import check_place, check_writable
 from worker.contracts.errors import InputError, WorldError
 from worker.contracts.records import Status
+from worker.contracts.url import find_parent, to_path
 from worker.contracts.verdict import judge
 
 CHUNK_ROWS = 8192
@@ -34,7 +35,7 @@ _READ = ("status", "null_odds", "margin", "best_answer", "best_start_char", "bes
 
 
 @click.command()
-@click.argument("answers", type=click.Path(path_type=Path))
+@click.argument("answers")
 @option(
     "--null-threshold",
     required=True,
@@ -44,15 +45,16 @@ _READ = ("status", "null_odds", "margin", "best_answer", "best_start_char", "bes
 )
 @option("--out", "output", required=True, help="Parquet file, or a folder if it ends in /.")
 @option("--overwrite", is_flag=True, help="Replace the output.")
-def rethreshold(answers: Path, null_threshold: float, output: str, overwrite: bool) -> int:
+def rethreshold(answers: str, null_threshold: float, output: str, overwrite: bool) -> int:
     """Decide ANSWERS again: every row carries what that needs. Error rows stay as they are."""
     parts = list_parts(answers)
     meta = _need_meta(answers, parts[0])
+    output = to_path(output)
     check_place(output)
     check_free(output, overwrite=overwrite)
-    check_writable(Path(output.rstrip("/")).absolute().parent, "the output's folder", "--out")
+    check_writable(find_parent(output), "the output's folder", "--out")
     judged = replace(meta, null_threshold=None if math.isinf(null_threshold) else null_threshold)
-    schema = pq.read_schema(parts[0]).with_metadata(encode_meta(judged))
+    schema = pq.read_schema(to_source(parts[0])).with_metadata(encode_meta(judged))
     counts = dict.fromkeys(Status, 0)
     try:
         with scratch_folder(output, "rethreshold") as scratch:
@@ -70,7 +72,7 @@ def rethreshold(answers: Path, null_threshold: float, output: str, overwrite: bo
     return DONE
 
 
-def _need_meta(answers: Path, part: Path) -> AnswersMeta:
+def _need_meta(answers: str, part: Place) -> AnswersMeta:
     meta = read_answers_meta(part)
     if meta is None:
         raise InputError(f"{answers} is no answers file: give what `answer` wrote")
@@ -82,10 +84,10 @@ def _need_meta(answers: Path, part: Path) -> AnswersMeta:
     return meta
 
 
-def _read(parts: list[Path]) -> Iterator[pa.Table]:
+def _read(parts: list[Place]) -> Iterator[pa.Table]:
     for part in parts:
         try:
-            for batch in pq.ParquetFile(part).iter_batches(CHUNK_ROWS):
+            for batch in pq.ParquetFile(to_source(part)).iter_batches(CHUNK_ROWS):
                 yield pa.Table.from_batches([batch])
         except (pa.ArrowException, OSError) as error:
             raise InputError(

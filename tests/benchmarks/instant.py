@@ -7,8 +7,8 @@ from typing import cast
 import numpy as np
 
 from worker.contracts.errors import RowError
+from worker.contracts.object_store import open_store
 from worker.contracts.records import Answer, Example, Span, Status
-from worker.contracts.store import LocalStore
 from worker.reading.reader import BeforeRows, Reader, Scored
 from worker.reading.windows import Encoded, TokenizedText
 from worker.task import Tools
@@ -54,7 +54,7 @@ class InstantReader:
 def open_instant_tools(recipe: JobTools) -> Tools:
     """Open what a process needs, but no model."""
     return Tools(
-        store=LocalStore(recipe.jobs_root),
+        store=open_store(recipe.jobs_root),
         reader=cast(Reader, InstantReader()),
         machine=describe_machine(),
         pid=os.getpid(),

@@ -163,7 +163,6 @@ def measure(folder: Path, inputs: list[Path], workers: int) -> dict[str, Any]:
     job.put_manifest(manifest)
     summary = run_job(
         Run(
-            root=root,
             folder=job,
             manifest=manifest,
             answer=Processes(workers, open_instant_tools).answer,

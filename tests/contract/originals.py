@@ -100,6 +100,12 @@ MANIFEST = JobManifest(
 )
 #: Of version 2, whose batches are cut by the bytes of kept columns, too.
 MANIFEST_2 = replace(MANIFEST, version=2)
+#: One whose input is an object: its store knows its version, nobody its digest.
+MANIFEST_2_OBJECTS = replace(
+    MANIFEST_2,
+    inputs=(InputFile("s3://bucket/é.parquet", 4096, None, 43, '"0123456789abcdef"'),),
+    output="s3://bucket/answers.parquet",
+)
 EVENT = Event(State.PAUSED, "2026-01-02T03:04:05.678+00:00", "the disk is full")
 CALIBRATION = Calibration(Logistic(0.2, -0.5, 0.3), Logistic(-0.4, 0.6), max_margin=8.0)
 BUNDLE = BundleManifest(
@@ -149,6 +155,7 @@ def make_all(folder: Path) -> dict[str, bytes]:
         "shard-1.parquet": encode_shard("answers-0123456789", ANSWERS, KEPT, STATS),
         "manifest-1.json": encode_manifest(MANIFEST),
         "manifest-2.json": encode_manifest(MANIFEST_2),
+        "manifest-2-objects.json": encode_manifest(MANIFEST_2_OBJECTS),
         "event-1.json": msgspec.json.encode(EVENT),
         "bundle-1.json": msgspec.json.format(msgspec.json.encode(BUNDLE), indent=1) + b"\n",
         "answers-1.parquet": make_answers_file(folder),

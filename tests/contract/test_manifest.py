@@ -3,15 +3,17 @@
 import msgspec
 import pytest
 
-from tests.contract.originals import EVENT, FOLDER, KEPT, MANIFEST, MANIFEST_2
+from tests.contract.originals import EVENT, FOLDER, KEPT, MANIFEST, MANIFEST_2, MANIFEST_2_OBJECTS
 from worker.contracts.folder import Event
 from worker.contracts.job import JobManifest, State, decode_manifest, encode_manifest, shard_key
 from worker.contracts.shard import decode_schema
 
 
-@pytest.mark.parametrize("known", [MANIFEST, MANIFEST_2], ids=["1", "2"])
-def test_a_golden_manifest_is_read_and_written_the_same(known: JobManifest) -> None:
-    golden = (FOLDER / f"manifest-{known.version}.json").read_bytes()
+@pytest.mark.parametrize(
+    ("name", "known"), [("1", MANIFEST), ("2", MANIFEST_2), ("2-objects", MANIFEST_2_OBJECTS)]
+)
+def test_a_golden_manifest_is_read_and_written_the_same(name: str, known: JobManifest) -> None:
+    golden = (FOLDER / f"manifest-{name}.json").read_bytes()
     manifest = decode_manifest(golden, "golden")
     assert manifest == known
     assert decode_schema(manifest.kept_schema).equals(KEPT.schema)

@@ -162,7 +162,7 @@ def jobs_under_a_glob(desk: Desk) -> Sequence[object]:
 
 
 def jobs_at_a_url(desk: Desk) -> Sequence[object]:
-    return [*given("in.parquet"), "--jobs-root", "s3://bucket/jobs"]
+    return [*given("in.parquet"), "--jobs-root", "ftp://host/jobs"]
 
 
 def column_that_is_no_text(desk: Desk) -> Sequence[object]:
@@ -220,7 +220,7 @@ REFUSED: list[tuple[Prepare, str]] = [
     (jobs_in_the_input, "lies in the input"),
     (output_under_a_glob, "out.parquet lies in the input"),
     (jobs_under_a_glob, "jobs lies in the input: choose another --jobs-root"),
-    (jobs_at_a_url, "s3://bucket/jobs is a URL"),
+    (jobs_at_a_url, "ftp://host/jobs is no URL that is known here"),
     (column_that_is_no_text, "is not UTF-8"),
     (output_not_writable, "locked cannot be written to (Permission denied)"),
     (output_under_a_file, "cannot be written to (Not a directory)"),

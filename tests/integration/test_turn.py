@@ -30,7 +30,7 @@ def publish(fleet: FleetDesk) -> Callable[..., Take]:
         rows[1]["context"] += peril
         fleet.desk.write(rows)
         assert fleet.submit("--no-wait").status == 0
-        clerk = Clerk(Place("here", fleet.server.broker, fleet.desk.jobs), opening)
+        clerk = Clerk(Place("here", fleet.server.broker, str(fleet.desk.jobs)), opening)
         message = Message(fleet.desk.job(), 0, 1, time.time(), WIRE_VERSION)
 
         def take() -> str:

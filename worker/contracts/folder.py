@@ -164,12 +164,14 @@ def _decode_event(name: str, raw: bytes) -> Event:
 
 def list_jobs(store: Store) -> list[str]:
     """Return the ids of all jobs in a store."""
-    return [
-        name
-        for name in store.names("")
-        if _may_be_job(name)
-        and (store.names(f"{name}/events") or store.exists(f"{name}/{MANIFEST}"))
-    ]
+    return [name for name in store.names("") if is_job(store, name)]
+
+
+def is_job(store: Store, name: str) -> bool:
+    """Say whether there is a job of this name."""
+    return _may_be_job(name) and (
+        bool(store.names(f"{name}/events")) or store.exists(f"{name}/{MANIFEST}")
+    )
 
 
 def _may_be_job(name: str) -> bool:

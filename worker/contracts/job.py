@@ -10,7 +10,8 @@ import msgspec
 from worker.contracts.errors import JobError, UsageError
 from worker.contracts.options import ForwardPolicy, ReadingOptions
 
-#: Since 2 kept columns count towards a batch's bytes; a job of 1 goes on by the rule it began with.
+#: Since 2 kept columns count towards a batch's bytes, and inputs may lie in object stores; a job of
+#: 1 goes on by the rule it began with.
 VERSION = 2
 TEXT_ALONE_VERSION = 1
 MANIFEST = "manifest.json"
@@ -46,12 +47,16 @@ DONE = frozenset({State.COMPLETED, State.COMPLETED_WITH_ERRORS})
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """One file of the input, as it was when the job began."""
+    """One file of the input, as it was when the job began; ``path`` may be an object's URL.
+
+    Of a file on a disk ``sha256`` is known, of an object its ``version`` in its store.
+    """
 
     path: str
     size_bytes: int
-    sha256: str
+    sha256: str | None
     rows: int
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,11 @@ class _Versioned:
 
 def encode_manifest(manifest: JobManifest) -> bytes:
     """Return the manifest as JSON."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    plain = msgspec.to_builtins(manifest)
+    for file in plain["inputs"]:
+        if file["version"] is None:
+            del file["version"]  # as before there was one: what was read is written the same
+    return msgspec.json.format(msgspec.json.encode(plain), indent=1) + b"\n"
 
 
 def decode_manifest(raw: bytes, where: str) -> JobManifest:

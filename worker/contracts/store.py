@@ -6,6 +6,7 @@ name is therefore either free or holds a whole object, whatever is killed when.
 
 import contextlib
 import errno
+import io
 import os
 import shutil
 import uuid
@@ -19,7 +20,12 @@ TEMPORARY = ".tmp"
 
 
 class Store(Protocol):
-    """Objects by key; a key is a relative path with forward slashes."""
+    """Objects by key; a key is a relative path with forward slashes.
+
+    ``name`` is the root as a command line has it: a whole path, or a URL.
+    """
+
+    name: str
 
     def read(self, key: str) -> bytes | None:
         """Return an object, or None when there is none."""
@@ -39,6 +45,15 @@ class Store(Protocol):
     def names(self, folder: str) -> list[str]:
         """Return the sorted names directly in a folder; an absent folder has none."""
 
+    def open(self, key: str) -> io.BufferedReader | None:
+        """Return an object as a stream, or None when there is none."""
+
+    def remove(self, key: str) -> None:
+        """Delete an object, or a folder with all that is in it."""
+
+    def sweep(self, older_than_seconds: float, now: float) -> None:
+        """Remove what a killed process left half written."""
+
 
 class LocalStore:
     """A store on a local or shared disk.
@@ -49,6 +64,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         """Take a root that need not exist yet."""
         self.root = root
+        self.name = str(root)
 
     def read(self, key: str) -> bytes | None:
         """Return an object, or None when there is none."""
@@ -88,6 +104,26 @@ class LocalStore:
             return []
         except OSError as error:
             raise _world_error(self.root / folder, "list", error) from error
+
+    def open(self, key: str) -> io.BufferedReader | None:
+        """Return an object as a stream, or None when there is none."""
+        try:
+            return (self.root / key).open("rb")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _world_error(self.root / key, "read", error) from error
+
+    def remove(self, key: str) -> None:
+        """Delete an object, or a folder with all that is in it."""
+        path = self.root / key
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _world_error(path, "delete", error) from error
 
     def put_new(self, key: str, raw: bytes) -> bool:
         """Put an object if its name is free; say whether it was. The first writer wins."""

@@ -47,7 +47,7 @@ def write(folder: Path, tables: list[pa.Table], part_rows: float = float("inf"))
     with AnswerWriter(folder, schema, part_rows) as writer:
         for table in tables:
             writer.write(table)
-    return [pq.read_table(part) for part in list_parts(folder)]
+    return [pq.read_table(part) for part in list_parts(str(folder))]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
@@ -101,7 +101,7 @@ def test_dictionaries_that_do_not_fit_into_one_get_row_groups_of_their_own(tmp_p
 
 def test_the_footer_is_read_back_and_other_files_have_none(tmp_path: Path) -> None:
     write(tmp_path / "out", [TYPED])
-    assert read_answers_meta(list_parts(tmp_path / "out")[0]) == META
+    assert read_answers_meta(list_parts(str(tmp_path / "out"))[0]) == META
     pq.write_table(TYPED, tmp_path / "plain.parquet")
     pq.write_table(TYPED.replace_schema_metadata({"spanmill": "{}"}), tmp_path / "odd.parquet")
     (tmp_path / "text.parquet").write_text("no Parquet")
@@ -123,16 +123,16 @@ def test_a_failure_while_writing_is_the_one_that_is_heard(tmp_path: Path) -> Non
 def test_parts_are_listed_in_their_order(tmp_path: Path) -> None:
     for name in ("part-00010.parquet", "part-00002.parquet", "notes.txt"):
         (tmp_path / name).touch()
-    assert [part.name for part in list_parts(tmp_path)] == [
+    assert [part.name for part in list_parts(str(tmp_path))] == [
         "part-00002.parquet",
         "part-00010.parquet",
     ]
-    assert list_parts(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+    assert list_parts(str(tmp_path / "notes.txt")) == [tmp_path / "notes.txt"]
     with pytest.raises(UsageError, match="none do not exist"):
-        list_parts(tmp_path / "none")
+        list_parts(str(tmp_path / "none"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="holds no parts of answers"):
-        list_parts(tmp_path / "empty")
+        list_parts(str(tmp_path / "empty"))
 
 
 def test_an_output_that_exists_is_replaced_only_if_asked_and_only_answers(tmp_path: Path) -> None:
@@ -157,7 +157,8 @@ def test_parts_are_put_in_place_of_a_file_or_of_older_parts(tmp_path: Path) -> N
         write(made, [TYPED.slice(0, number + 1)], part_rows=1 if name.endswith("/") else 99)
         put_in_place(made, f"{tmp_path}/{name}")
         assert (
-            sum(pq.read_metadata(one).num_rows for one in list_parts(tmp_path / name)) == number + 1
+            sum(pq.read_metadata(one).num_rows for one in list_parts(str(tmp_path / name)))
+            == number + 1
         )
 
 

@@ -35,10 +35,9 @@ def request_(tmp_path: Path) -> Request:
 
 
 def start(request: Request, *, overwrite: bool = False) -> JobManifest:
-    root = Path(request.output).parent / "jobs"
-    folder = JobFolder(LocalStore(root), "mine")
+    folder = JobFolder(LocalStore(Path(request.output).parent / "jobs"), "mine")
     files = find_files(request.inputs)
-    return begin(request, files, folder, root, print, overwrite=overwrite)[0]
+    return begin(request, files, folder, print, overwrite=overwrite)[0]
 
 
 def spoil(path: Path) -> None:
@@ -93,10 +92,10 @@ def test_a_provider_that_failed_is_written_down_with_the_job(
 
 
 def test_a_jobs_folder_under_a_glob_is_refused(request_: Request, tmp_path: Path) -> None:
-    check_root(tmp_path / "jobs", request_)
+    check_root(LocalStore(tmp_path / "jobs"), request_)
     over = replace(request_, inputs=(f"{tmp_path}/**/*.parquet",))
     with pytest.raises(UsageError, match="jobs lies in the input: choose another --jobs-root"):
-        check_root(tmp_path / "jobs", over)
+        check_root(LocalStore(tmp_path / "jobs"), over)
 
 
 def test_an_output_that_came_since_the_job_began_is_not_replaced(tmp_path: Path) -> None:

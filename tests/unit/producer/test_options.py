@@ -98,7 +98,7 @@ def test_every_option_can_come_from_the_environment() -> None:
         "provider": "cpu",
         "overwrite": True,
         "dry_run": True,
-        "jobs_root": Path("/jobs"),
+        "jobs_root": "/jobs",
         "job": "mine",
     }
     assert ask("in.parquet", "--out", "mine", environment=environment)["output"] == "mine"
@@ -138,14 +138,6 @@ def test_what_makes_no_sense_is_a_usage_error(arguments: tuple[str, ...]) -> Non
         raise AssertionError(values)
 
     assert CliRunner().invoke(command, arguments).exit_code == 2
-
-
-@pytest.mark.parametrize("url", ["s3://bucket/jobs", "file:///jobs"])
-def test_a_jobs_folder_that_is_a_url_is_refused(url: str) -> None:
-    with pytest.raises(UsageError, match=f"the jobs' folder {url} is a URL"):
-        ask("in", "--out", "o", "--jobs-root", url)
-    with pytest.raises(UsageError, match="is a URL"):
-        ask("in", "--out", "o", environment={"SPANMILL_JOBS_ROOT": url})
 
 
 def test_names_that_cannot_be_written_down_are_refused(tmp_path: Path, bundle: Bundle) -> None:

@@ -36,19 +36,19 @@ def make_parent(root: Path, rows: int = 40, *, failed: tuple[int, ...] = (3, 4, 
 
 def test_a_retry_takes_exactly_the_error_rows(tmp_path: Path) -> None:
     parent = make_parent(tmp_path)
-    child = make_retry(parent, tmp_path / "jobs", None)
+    child = make_retry(parent, None)
     assert child is not None
     assert (child.job, child.parent, child.rows, child.batches) == ("job-retry", "job", 3, 1)
     assert child.output == parent.need_manifest().output
     assert child.max_error_ratio is None
-    table = pa.concat_tables(job_rows(child, tmp_path / "jobs"))
+    table = pa.concat_tables(job_rows(child, parent.store))
     assert table.column("row").to_pylist() == [3, 4, 39]
     assert table.column("id").to_pylist() == ["q3", "q4", "q39"]
 
 
 def test_the_same_parent_has_the_same_child(tmp_path: Path) -> None:
     parent = make_parent(tmp_path)
-    one, two = (make_retry(parent, tmp_path / "jobs", None) for _ in range(2))
+    one, two = (make_retry(parent, None) for _ in range(2))
     assert one is not None
     assert two is not None
     assert replace(one, created_at="") == replace(two, created_at="")
@@ -57,27 +57,27 @@ def test_the_same_parent_has_the_same_child(tmp_path: Path) -> None:
 def test_a_retry_can_go_elsewhere_as_a_file_or_a_folder_of_parts(tmp_path: Path) -> None:
     parent = make_parent(tmp_path)
     for output in (f"{tmp_path}/new.parquet", f"{tmp_path}/new/"):
-        child = make_retry(parent, tmp_path / "jobs", output)
+        child = make_retry(parent, output)
         assert child is not None
         assert child.output == output
 
 
 def test_without_error_rows_there_is_nothing_to_retry(tmp_path: Path) -> None:
-    assert make_retry(make_parent(tmp_path, failed=()), tmp_path / "jobs", None) is None
+    assert make_retry(make_parent(tmp_path, failed=()), None) is None
 
 
 def test_a_job_that_is_not_finished_cannot_be_retried(tmp_path: Path) -> None:
     parent = make_parent(tmp_path)
     parent.put_event(State.RUNNING)
     with pytest.raises(JobError, match="the job job is not finished"):
-        make_retry(parent, tmp_path / "jobs", None)
+        make_retry(parent, None)
 
 
 def test_an_input_that_changed_cannot_be_retried(tmp_path: Path) -> None:
     parent = make_parent(tmp_path)
     write_input(tmp_path / "in" / "a.parquet", 41)
     with pytest.raises(JobError, match=r"a\.parquet has changed since the job"):
-        make_retry(parent, tmp_path / "jobs", None)
+        make_retry(parent, None)
 
 
 def test_retries_of_different_jobs_have_different_names() -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from producer.lock import hold
-from producer.status import StatusReader, find_root
+from producer.status import StatusReader, find_store
 from tests.making import make_answer, make_job, put_shard, typed_columns
 from worker.contracts.errors import JobError, UsageError
 from worker.contracts.folder import JobFolder
@@ -40,8 +40,8 @@ def put(folder: JobFolder, number: int, answers: Any, **stats: Any) -> None:
 
 
 def test_a_running_job_tells_its_progress(folder: JobFolder, tmp_path: Path) -> None:
-    reader = StatusReader(tmp_path, folder)
-    with hold(tmp_path, "job"):
+    reader = StatusReader(folder)
+    with hold(folder.store, "job"):
         found = reader.read()
         assert (found.state, found.rows, found.rows_done, found.batches_done) == (
             "running",
@@ -63,7 +63,7 @@ def test_a_running_job_tells_its_progress(folder: JobFolder, tmp_path: Path) -> 
 
 def test_a_job_that_nobody_runs_says_how_to_go_on(folder: JobFolder, tmp_path: Path) -> None:
     put(folder, 1, BAD)
-    found = StatusReader(tmp_path, folder).read()
+    found = StatusReader(folder).read()
     assert found.state == "running"
     assert found.reason is not None
     assert "no command runs it" in found.reason
@@ -75,24 +75,24 @@ def test_a_finished_job_has_no_time_left(folder: JobFolder, tmp_path: Path) -> N
     for number, answers in enumerate((GOOD, BAD)):
         put(folder, number, answers)
     folder.put_event(State.COMPLETED_WITH_ERRORS)
-    found = StatusReader(tmp_path, folder).read()
+    found = StatusReader(folder).read()
     assert (found.state, found.seconds_left, found.errors) == ("completed_with_errors", 0.0, 1)
 
 
 def test_a_pause_tells_its_reason(folder: JobFolder, tmp_path: Path) -> None:
     folder.put_event(State.PAUSED, "the disk is full")
-    with hold(tmp_path, "job"):
-        assert StatusReader(tmp_path, folder).read().reason == "the disk is full"
+    with hold(folder.store, "job"):
+        assert StatusReader(folder).read().reason == "the disk is full"
 
 
 def test_each_shard_is_read_once(folder: JobFolder, tmp_path: Path) -> None:
     put(folder, 0, GOOD)
-    reader = StatusReader(tmp_path, folder)
+    reader = StatusReader(folder)
     reader.read()
     (tmp_path / shard_key("job", 0)).write_bytes(b"junk")
     assert reader.read().rows_done == 4
     with pytest.raises(JobError, match=r"0000000\.parquet: a shard cannot be read .+: delete it"):
-        StatusReader(tmp_path, folder).read()
+        StatusReader(folder).read()
 
 
 def test_of_a_shard_its_footer_alone_is_read(folder: JobFolder, tmp_path: Path) -> None:
@@ -104,13 +104,13 @@ def test_of_a_shard_its_footer_alone_is_read(folder: JobFolder, tmp_path: Path) 
             assert not key.endswith(".parquet"), "a shard may be large, and there may be millions"
             return super().read(key)
 
-    found = StatusReader(tmp_path, JobFolder(FootersOnly(tmp_path), "job")).read()
+    found = StatusReader(JobFolder(FootersOnly(tmp_path), "job")).read()
     assert (found.rows_done, found.errors) == (6, 1)
 
 
 def test_a_look_writes_nothing(folder: JobFolder, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
-    StatusReader(tmp_path, folder).read()
+    StatusReader(folder).read()
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -118,10 +118,10 @@ def test_the_jobs_folder_is_the_one_named_or_the_one_here(
     folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find_root(tmp_path, "job") == tmp_path
+    assert find_store(str(tmp_path), "job").name == str(tmp_path)
     with pytest.raises(UsageError, match="there is no jobs' folder spanmill-jobs"):
-        find_root(None, "job")
+        find_store(None, "job")
     with pytest.raises(UsageError, match="there is no job 'none' in"):
-        find_root(tmp_path, "none")
+        find_store(str(tmp_path), "none")
     with pytest.raises(UsageError, match=r"'\.\./x' is no job id"):
-        find_root(tmp_path, "../x")
+        find_store(str(tmp_path), "../x")

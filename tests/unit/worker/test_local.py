@@ -71,7 +71,7 @@ def batches(count: int, filler: str = "") -> Iterator[OutgoingBatch]:
 
 
 def options(root: Path, workers: int = 1, **more: float) -> FleetOptions:
-    recipe = JobTools(root, "0" * 64, ReadingOptions(0.0), ForwardPolicy(), "cpu")
+    recipe = JobTools(str(root), "0" * 64, ReadingOptions(0.0), ForwardPolicy(), "cpu")
     return FleetOptions(workers, partial(open_instant_tools, recipe), **more)
 
 

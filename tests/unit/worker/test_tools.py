@@ -17,7 +17,7 @@ from worker.tools import JobTools, open_tools
 def recipe(tiny: Tiny, tmp_path: Path) -> JobTools:
     digest = load_bundle(tiny.bundle()).digest
     shutil.copytree(tiny.bundle(), tmp_path / "bundles" / digest)
-    return JobTools(tmp_path, digest, ReadingOptions(0.0), ForwardPolicy(), "cpu")
+    return JobTools(str(tmp_path), digest, ReadingOptions(0.0), ForwardPolicy(), "cpu")
 
 
 def test_a_jobs_tools_are_its_bundle_and_its_provider(recipe: JobTools) -> None:
@@ -32,7 +32,7 @@ def test_a_provider_that_does_not_start_here_is_not_blamed_on_the_bundle(recipe:
 
 
 def test_another_bundle_under_the_jobs_name_is_refused(recipe: JobTools, tiny: Tiny) -> None:
-    folder = recipe.jobs_root / "bundles" / recipe.bundle
+    folder = Path(recipe.jobs_root) / "bundles" / recipe.bundle
     shutil.rmtree(folder)
     shutil.copytree(tiny.bundle(mask=True), folder)
     with pytest.raises(BundleError, match="holds a bundle with the digest"):

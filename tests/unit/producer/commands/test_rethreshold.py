@@ -126,7 +126,7 @@ def test_the_output_may_be_parts_and_parts_may_be_judged(
 ) -> None:
     monkeypatch.setattr("producer.commands.rethreshold.PART_ROWS", 2)
     judge(answers, 0.5, f"{tmp_path}/parts/")
-    assert len(list_parts(tmp_path / "parts")) == 3
+    assert len(list_parts(str(tmp_path / "parts"))) == 3
     judge(tmp_path / "parts", math.inf, tmp_path / "back.parquet")
     assert pq.read_table(tmp_path / "back.parquet").column("status").to_pylist() == [
         "answered", "answered", "error", "answered", "unanswerable",
