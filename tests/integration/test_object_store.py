@@ -184,6 +184,6 @@ def test_workers_share_nothing_but_the_broker_and_the_store(
         cache = tmp_path / name / "spanmill"
         copies = sorted(path.name for path in cache.rglob("*") if path.is_file())
         assert copies == ["bundle.json", "model.onnx", "tokenizer.json"]
-    assert not (tmp_path / "none").exists()
+    assert not (tmp_path / "none" / "spanmill").exists(), "the producer needs no copy"
     check = fleet.desk.run("worker", "--broker", fleet.server.url, "--jobs-root", root, "--check")
     assert check.status == 0, check.err
