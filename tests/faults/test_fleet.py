@@ -194,7 +194,7 @@ def test_a_stopped_worker_that_wakes_late_changes_nothing(fleet: FleetDesk, gate
     for process in family:
         process.resume()
     assert submitted.finish().status == 0
-    wait_for(lambda: "outcome=done" in fleet.log(), "it finds its batch done")
+    wait_for(lambda: "outcome=conflict" in fleet.log(), "it finds its batch committed")
     assert fleet.desk.shards() == before
     assert fleet.desk.answers() == gate.answers
 
