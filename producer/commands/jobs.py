@@ -16,13 +16,12 @@ from producer.finished import find_heir
 from producer.fleet_status import ask_fleet
 from producer.lock import is_held
 from producer.options import BROKER, JOBS_ROOT, JSON, option
-from producer.place import resolve
-from producer.plan import check_place, check_writable
+from producer.plan import check_not_input, check_place, check_writable
 from producer.progress import Progress
 from producer.run import is_answered
 from producer.status import JobStatus, StatusReader, find_store
 from worker.contracts.broker import parse_broker
-from worker.contracts.errors import JobError, UsageError
+from worker.contracts.errors import JobError
 from worker.contracts.folder import JobFolder, list_jobs
 from worker.contracts.job import DONE as DONE_STATES
 from worker.contracts.job import State
@@ -152,8 +151,7 @@ def collect(
     folder, manifest = find_heir(asked, asked.need_manifest())
     output = to_path(output)
     check_place(output)
-    if resolve(output) in {resolve(file.path) for file in manifest.inputs}:
-        raise UsageError(f"the output {output} is an input of the job: choose another --out")
+    check_not_input(output, manifest)
     check_free(output, overwrite=overwrite)
     check_writable(find_parent(output), "the output's folder", "--out")
     rows = count_rows(folder, manifest)
