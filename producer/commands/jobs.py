@@ -15,7 +15,7 @@ from producer.exits import DONE, FAILED, INTERRUPTED, WITH_ERRORS
 from producer.finished import find_heir
 from producer.fleet_status import ask_fleet
 from producer.lock import is_held
-from producer.options import BROKER, JOBS_ROOT, JSON, option
+from producer.options import BROKER, JOBS_ROOT, JSON, OUTPUT, option
 from producer.plan import check_not_input, check_place, check_writable
 from producer.progress import Progress
 from producer.run import is_answered
@@ -130,7 +130,7 @@ def cancel(job: str, jobs_root: str | None, broker_url: str | None) -> int:
 
 @click.command()
 @click.argument("job")
-@option("--out", "output", required=True, help="Parquet file, or a folder if it ends in /.")
+@OUTPUT
 @option("--partial", is_flag=True, help="Take the batches that are done, whatever is missing.")
 @option("--overwrite", is_flag=True, help="Replace the output.")
 @JOBS_ROOT
