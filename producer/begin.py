@@ -13,6 +13,8 @@ from producer.place import Place
 from producer.plan import (
     Request,
     check_inputs,
+    check_not_input,
+    check_place,
     check_same,
     check_writable,
     make_manifest,
@@ -127,10 +129,12 @@ def begin_retry(
     """Return the manifest of a job of error rows: the one that is there, or the one just made.
 
     Raises:
-        UsageError: the output exists, or the retry went to another one.
+        UsageError: the output exists, is no place for one, or the retry went to another one.
     """
     manifest = folder.read_manifest()
     if manifest is None:
+        check_place(made.output)
+        check_not_input(made.output, parent)
         mine = made.output == parent.output
         if not mine or find_owner(made.output) != parent.job:
             check_free(made.output, overwrite=False)

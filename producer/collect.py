@@ -61,6 +61,13 @@ def collect(folder: JobFolder, manifest: JobManifest, output: str, *, partial: b
     return summary
 
 
+def count_rows(folder: JobFolder, manifest: JobManifest) -> int:
+    """Return the rows of a job's answers: a retry's are all of the job's whose errors it took."""
+    while manifest.parent is not None:
+        manifest = JobFolder(folder.store, manifest.parent).need_manifest()
+    return manifest.rows
+
+
 def make_meta(folder: JobFolder, manifest: JobManifest) -> AnswersMeta:
     """Gather the footer from the job's manifest and its bundle's."""
     key = f"{BUNDLES}/{manifest.bundle}/{MANIFEST}"

@@ -33,7 +33,7 @@ def show(folder: JobFolder, manifest: JobManifest) -> Finished | None:
     """
     if folder.read_state() not in DONE:
         return None
-    heir, of_heir = _find_heir(folder, manifest)
+    heir, of_heir = find_heir(folder, manifest)
     owner = find_owner(manifest.output)
     if owner is None:
         check_free(manifest.output, overwrite=False)
@@ -50,13 +50,14 @@ def show(folder: JobFolder, manifest: JobManifest) -> Finished | None:
     return None
 
 
-def _find_heir(folder: JobFolder, manifest: JobManifest) -> tuple[JobFolder, JobManifest]:
+def find_heir(folder: JobFolder, manifest: JobManifest) -> tuple[JobFolder, JobManifest]:
+    """Return the job that stands in for this one: the last finished retry for the same output."""
     job = find_child(folder.store, folder.job)
     if job is not None:
         child = JobFolder(folder.store, job)
         retried = child.read_manifest()
         if retried is not None and retried.output == manifest.output and child.read_state() in DONE:
-            return _find_heir(child, retried)
+            return find_heir(child, retried)
     return folder, manifest
 
 

@@ -53,12 +53,38 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     return decorator
 
 
+def read_input(text: str) -> str:
+    """Return an input; an empty one, as of a variable that is not set, would be this folder.
+
+    Raises:
+        InputError: it is empty.
+    """
+    if not to_path(text):
+        raise InputError(
+            "an INPUT is empty: name a file, a folder (. is this one), a glob or a URL"
+        )
+    return text
+
+
+def read_output(text: str) -> str:
+    """Return the output.
+
+    Raises:
+        UsageError: it is empty.
+    """
+    if not to_path(text):
+        raise UsageError("--out is empty: name a file, or a folder that ends in /")
+    return text
+
+
 def read_root(text: str) -> str:
     """Return the jobs' folder.
 
     Raises:
-        UsageError: its name cannot be written down.
+        UsageError: it is empty, or its name cannot be written down.
     """
+    if not to_path(text):
+        raise UsageError("--jobs-root is empty: name a folder (. is this one) or a URL")
     if not is_utf8(text):
         raise UsageError(f"the name of the jobs' folder {text} is not UTF-8: choose another one")
     return text
@@ -67,6 +93,14 @@ def read_root(text: str) -> str:
 BROKER = broker_option()
 QUEUE = option("--queue", default=DEFAULT_QUEUE, help="Queue that the fleet's workers read.")
 JOBS_ROOT = option("--jobs-root", type=read_root, metavar="DIR|URL", help="Folder of the jobs.")
+OUTPUT = option(
+    "--out",
+    "output",
+    required=True,
+    type=read_output,
+    metavar="FILE",
+    help="Parquet file, or a folder if it ends in /.",
+)
 JSON = option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 
 METRICS_PORT = option(
@@ -81,8 +115,8 @@ METRICS_HOST = option(
 )
 
 _SHARED = (
-    click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
-    option("--out", "output", required=True, help="Parquet file, or a folder if it ends in /."),
+    click.argument("inputs", nargs=-1, required=True, type=read_input, metavar="INPUT..."),
+    OUTPUT,
     option("--bundle", metavar="PATH|NAME", help="Model bundle.  [default: the one shipped]"),
     option("--id-column", help="Column of ids; '' for none.  [default: id, if there is one]"),
     option("--question-column", default="question", help="Column of questions."),

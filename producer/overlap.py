@@ -8,6 +8,7 @@ from pathlib import Path
 
 from producer.answers import FIRST_PART
 from producer.place import takes
+from producer.walk import walk
 from worker.contracts.job import shard_key
 from worker.contracts.url import is_url
 
@@ -19,7 +20,7 @@ def reads_output(inputs: Sequence[str], output: str) -> bool:
             takes(one, f"{output}{FIRST_PART}" if output[-1] == "/" else output) for one in inputs
         )
     path = Path(output).resolve()
-    return any(_takes(one, path / FIRST_PART if output.endswith("/") else path) for one in inputs)
+    return any(_takes(one, [path / FIRST_PART if output[-1] == "/" else path]) for one in inputs)
 
 
 def reads_jobs(inputs: Sequence[str], root: str, job: str) -> bool:
@@ -31,22 +32,24 @@ def reads_jobs(inputs: Sequence[str], root: str, job: str) -> bool:
     )
     if is_url(root):
         return any(takes(one, f"{root}/{name}") for one in inputs for name in left)
-    return any(_takes(one, Path(root).resolve() / name) for one in inputs for name in left)
+    paths = [Path(root).resolve() / name for name in left]
+    return any(_takes(one, paths) for one in inputs)
 
 
-def _takes(given: str, path: Path) -> bool:
-    """Say whether a file, a folder or a glob takes a path."""
+def _takes(given: str, paths: Sequence[Path]) -> bool:
+    """Say whether a file, a folder or a glob takes one of some paths."""
     if is_url(given):
         return False
     there = Path(given)
     if there.is_dir():
-        return path.is_relative_to(there.resolve())
+        folders = [there, *(folder for folder, _ in walk(there) if folder.is_symlink())]
+        return any(path.is_relative_to(one.resolve()) for one in folders for path in paths)
     if there.exists():
-        return path == there.resolve()
+        return there.resolve() in paths
     parts = Path(os.path.abspath(given)).parts  # noqa: PTH100  it follows no link
     first = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     pattern = (*Path(*parts[:first]).resolve().parts, *parts[first:])
-    return _matches(pattern, path.parts)
+    return any(_matches(pattern, path.parts) for path in paths)
 
 
 def _matches(pattern: tuple[str, ...], parts: tuple[str, ...]) -> bool:

@@ -111,6 +111,16 @@ def check_place(output: str) -> None:
         raise UsageError(f"the output {output} is a file: leave out the / at its end")
 
 
+def check_not_input(output: str, manifest: JobManifest) -> None:
+    """Refuse an output that is an input of a job, by a link too.
+
+    Raises:
+        UsageError: it is.
+    """
+    if resolve(output) in {resolve(file.path) for file in manifest.inputs}:
+        raise UsageError(f"the output {output} is an input of the job: choose another --out")
+
+
 def check_writable(name: str, what: str, option: str) -> None:
     """Write a file there, or where the folder would be made, and remove it again.
 

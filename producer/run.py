@@ -128,12 +128,19 @@ def read_error_rows(store: Store, job: str) -> NDArray[np.int64]:
     """Return the numbers of a collected job's error rows. Shape: ``(rows,)``, sorted.
 
     Raises:
-        JobError: the job was not collected.
+        JobError: the job was not collected, or its list of errors is damaged.
     """
     raw = store.read(f"{job}/errors.parquet")
     if raw is None:
         raise JobError(f"the job {job} has no errors.parquet: let it finish first")
-    table = pq.read_table(pa.BufferReader(raw), columns=["row"])
+    try:
+        table = pq.read_table(pa.BufferReader(raw), columns=["row"])
+    except (pa.ArrowException, OSError) as error:
+        again = name_command("collect", store, job)
+        raise JobError(
+            f"{job}/errors.parquet is damaged ({type(error).__name__}): write it again with"
+            f" `{again} --out FILE`"
+        ) from error
     rows: NDArray[np.int64] = table.column("row").to_numpy()
     return rows
 

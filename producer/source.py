@@ -19,6 +19,7 @@ from producer.place import Place, list_objects
 from producer.raw import RawChunk, is_utf8
 from producer.sizes import measure_rows
 from producer.tables import compact, pick_rows
+from producer.walk import walk
 from worker.contracts.errors import InputError
 from worker.contracts.job import TEXT_ALONE_VERSION, Columns, Cut, cut_batches
 from worker.contracts.shard import ANSWER_SCHEMA, EXAMPLE_SCHEMA
@@ -201,13 +202,8 @@ def _expand_url(name: str) -> list[Place]:
 
 def _list_files(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(
-            inner
-            for inner in path.rglob("*")
-            if inner.is_file()
-            and _format(inner) is not None
-            and not any(part[0] in "._" for part in inner.relative_to(path).parts)
-        )
+        files = (one for _, files in walk(path) for one in files)
+        return sorted(one for one in files if _format(one) is not None)
     if path.exists():
         return [path]
     found = [Path(one) for one in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207

@@ -27,6 +27,7 @@ from producer.options import (
     job_options,
     make_request,
     option,
+    read_output,
 )
 from producer.plan import Request, check_output, name_job
 from producer.progress import Progress
@@ -193,7 +194,13 @@ def resume(
 
 @click.command("retry-errors")
 @click.argument("job")
-@option("--out", "output", help="Where to write all answers.  [default: the job's output]")
+@option(
+    "--out",
+    "output",
+    type=read_output,
+    metavar="FILE",
+    help="Where to write all answers.  [default: the job's output]",
+)
 @JOBS_ROOT
 @BROKER
 @QUEUE
@@ -288,11 +295,11 @@ def _start(
         provider_note=choice.note,
     )
     folder = JobFolder(store, name_job(request))
+    prove_root(store)
     if dry_run:
         found = look(request, files, folder, warn, overwrite=overwrite)
         state = None if overwrite else folder.read_state()
         return _describe(request, found, folder.job, state, as_json=how.as_json)
-    prove_root(store)
     return _run(folder, partial(begin, request, files, folder, warn, overwrite=overwrite), how)
 
 

@@ -10,16 +10,18 @@ from rich.table import Table
 
 from producer.answers import check_free
 from producer.collect import collect as collect_answers
+from producer.collect import count_rows
 from producer.exits import DONE, FAILED, INTERRUPTED, WITH_ERRORS
+from producer.finished import find_heir
 from producer.fleet_status import ask_fleet
 from producer.lock import is_held
-from producer.options import BROKER, JOBS_ROOT, JSON, option
-from producer.place import resolve
-from producer.plan import check_place, check_writable
+from producer.options import BROKER, JOBS_ROOT, JSON, OUTPUT, option
+from producer.plan import check_not_input, check_place, check_writable
 from producer.progress import Progress
+from producer.run import is_answered
 from producer.status import JobStatus, StatusReader, find_store
 from worker.contracts.broker import parse_broker
-from worker.contracts.errors import JobError, UsageError
+from worker.contracts.errors import JobError
 from worker.contracts.folder import JobFolder, list_jobs
 from worker.contracts.job import DONE as DONE_STATES
 from worker.contracts.job import State
@@ -128,7 +130,7 @@ def cancel(job: str, jobs_root: str | None, broker_url: str | None) -> int:
 
 @click.command()
 @click.argument("job")
-@option("--out", "output", required=True, help="Parquet file, or a folder if it ends in /.")
+@OUTPUT
 @option("--partial", is_flag=True, help="Take the batches that are done, whatever is missing.")
 @option("--overwrite", is_flag=True, help="Replace the output.")
 @JOBS_ROOT
@@ -141,22 +143,26 @@ def collect(
     jobs_root: str | None,
     as_json: bool,
 ) -> int:
-    """Write a job's answers to a file of your choice; a part of them leaves the books alone."""
-    folder = JobFolder(find_store(jobs_root, job), job)
-    manifest = folder.need_manifest()
+    """Write a job's answers to a file of your choice; a part of them leaves the books alone.
+
+    The answers of a finished retry of its errors, for the same output, lie over.
+    """
+    asked = JobFolder(find_store(jobs_root, job), job)
+    folder, manifest = find_heir(asked, asked.need_manifest())
     output = to_path(output)
     check_place(output)
-    if resolve(output) in {resolve(file.path) for file in manifest.inputs}:
-        raise UsageError(f"the output {output} is an input of the job: choose another --out")
+    check_not_input(output, manifest)
     check_free(output, overwrite=overwrite)
     check_writable(find_parent(output), "the output's folder", "--out")
+    rows = count_rows(folder, manifest)
+    whole = is_answered(folder, manifest)  # first: a batch may come while the others are read
     summary = collect_answers(folder, manifest, output, partial=partial)
-    lacking = sum(1 for _ in folder.iter_done()) < manifest.batches
+    lacking = not whole or summary.rows < rows
     if as_json:
         click.echo(msgspec.json.encode(msgspec.to_builtins(summary) | {"partial": lacking}))
     else:
         kind = " (partial)" if lacking else ""
-        click.echo(f"{summary.rows} of {manifest.rows} rows{kind}: {output}")
+        click.echo(f"{summary.rows} of {rows} rows{kind}: {output}")
     return WITH_ERRORS if summary.errors else DONE
 
 

@@ -22,7 +22,7 @@ from producer.answers import (
     scratch_folder,
 )
 from producer.exits import DONE
-from producer.options import option, read_threshold
+from producer.options import OUTPUT, option, read_threshold
 from producer.place import Place, to_source
 from producer.plan import check_place, check_writable
 from worker.contracts.errors import InputError, WorldError
@@ -43,7 +43,7 @@ _READ = ("status", "null_odds", "margin", "best_answer", "best_start_char", "bes
     metavar="NUMBER",
     help="A number, or inf: answer always.",
 )
-@option("--out", "output", required=True, help="Parquet file, or a folder if it ends in /.")
+@OUTPUT
 @option("--overwrite", is_flag=True, help="Replace the output.")
 def rethreshold(answers: str, null_threshold: float, output: str, overwrite: bool) -> int:
     """Decide ANSWERS again: every row carries what that needs. Error rows stay as they are."""

@@ -231,6 +231,10 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(desk: Desk) -> None:
     ran = desk.answer("--dry-run", "--overwrite", "--json")
     assert ran.status == 0
     assert ran.json()["rows"] == ROWS
+    (desk.folder / "taken").write_text("mine")
+    ran = desk.answer("--dry-run", "--overwrite", "--jobs-root", "taken")
+    assert ran.status == 2
+    assert "the jobs' folder" in ran.complaint()
 
 
 def test_json_is_a_summary_that_agrees_with_the_file(desk: Desk) -> None:

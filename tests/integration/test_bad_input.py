@@ -122,6 +122,18 @@ def unreadable_file(desk: Desk) -> Sequence[object]:
     return given("in.parquet")
 
 
+def unreadable_folder_in_a_folder(desk: Desk) -> Sequence[object]:
+    desk.write(make_rows(3), "folder/a.parquet")
+    desk.write(make_rows(3), "folder/locked/b.parquet").parent.chmod(0)
+    return given("folder")
+
+
+def folder_in_a_folder_that_can_be_listed_alone(desk: Desk) -> Sequence[object]:
+    desk.write(make_rows(3), "folder/a.parquet")
+    desk.write(make_rows(3), "folder/locked/b.parquet").parent.chmod(0o444)
+    return given("folder")
+
+
 def output_that_exists(desk: Desk) -> Sequence[object]:
     (desk.folder / "out.parquet").write_text("mine")
     return given("in.parquet")
@@ -212,6 +224,8 @@ REFUSED: list[tuple[Prepare, str]] = [
     (lines_without_objects, "in.jsonl holds no JSON objects"),
     (truncated_gzip, "in.jsonl.gz cannot be read"),
     (unreadable_file, "in.parquet cannot be read"),
+    (unreadable_folder_in_a_folder, "locked cannot be read (Permission denied)"),
+    (folder_in_a_folder_that_can_be_listed_alone, "locked cannot be read (Permission denied)"),
     (output_that_exists, "out.parquet exists"),
     (output_that_is_a_folder, "out.parquet is a folder"),
     (folder_with_other_files, "holds more than parts of answers"),

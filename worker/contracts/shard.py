@@ -95,7 +95,8 @@ class BatchStats:
     """How a batch went; one row of ``stats.parquet``, in this order.
 
     ``tokens`` counts what the model read, ``padded_tokens`` the same with padding. ``queue_ms``
-    is from publication until the worker began.
+    is from publication (on one machine: the hand-out to a process) until the worker began,
+    ``latency_ms`` from the same until the answers were ready to be committed.
     """
 
     batch: int

@@ -150,9 +150,12 @@ class LocalStore:
         temporary = self.root / TEMPORARY / uuid.uuid4().hex
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
-            final.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(final.parent)
             shutil.copyfile(source, temporary)
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
             temporary.replace(final)
+            sync_folder(final.parent)
         except OSError as error:
             raise _world_error(final, "write", error) from error
         finally:

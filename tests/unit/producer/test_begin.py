@@ -11,6 +11,7 @@ import pytest
 
 from producer.begin import begin, begin_retry, check_root, check_untouched
 from producer.plan import Request
+from producer.scan import prove_input
 from producer.source import find_files
 from tests.making import make_answer, make_bundle, make_job, make_manifest, write_input
 from worker.contracts.errors import InputError, JobError, UsageError
@@ -121,6 +122,18 @@ def test_a_retry_does_not_replace_what_has_taken_its_parents_output(tmp_path: Pa
         begin_retry(made, folder, parent)
     output.unlink()
     assert begin_retry(made, folder, parent)[0] == made
+
+
+def test_a_retry_is_refused_an_output_that_could_not_be_written_in_the_end(tmp_path: Path) -> None:
+    path = write_input(tmp_path / "in.parquet", 1)
+    parent = make_manifest("job", tmp_path / "out.parquet", 1, 1, inputs=(prove_input(path, 1),))
+    (tmp_path / "empty").mkdir()
+    folder = JobFolder(LocalStore(tmp_path / "jobs"), "job-retry")
+    for output, says in (("empty", "is a folder: end it in /"), ("in.parquet", "is an input of")):
+        made = replace(parent, job="job-retry", parent="job", output=str(tmp_path / output))
+        with pytest.raises(UsageError, match=says):
+            begin_retry(made, folder, parent)
+    assert folder.read_state() is None
 
 
 def test_another_id_for_the_same_input_is_another_job(request_: Request) -> None:

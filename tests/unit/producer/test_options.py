@@ -150,6 +150,16 @@ def test_names_that_cannot_be_written_down_are_refused(tmp_path: Path, bundle: B
         ask("in", "--out", "o", "--jobs-root", name)
 
 
+@pytest.mark.parametrize("empty", ["", "file://"])
+def test_an_empty_name_is_not_this_folder(empty: str) -> None:
+    with pytest.raises(InputError, match="an INPUT is empty"):
+        ask("in", empty, "--out", "o")
+    with pytest.raises(UsageError, match="--out is empty"):
+        ask("in", "--out", empty)
+    with pytest.raises(UsageError, match="--jobs-root is empty"):
+        ask("in", "--out", "o", "--jobs-root", empty)
+
+
 def request(path: Path, bundle: Bundle | Path, *more: str) -> Request:
     folder = bundle if isinstance(bundle, Path) else bundle.folder
     return make_request(ask(str(path), "--out", "o", "--bundle", str(folder), *more), {"x": "1"})

@@ -86,3 +86,13 @@ def test_a_file_that_is_named_like_a_pattern_is_that_file(tree: Path) -> None:
     assert find_files([given]) == (Path(given),)
     assert reads_output([given], given)
     assert not reads_output([given], f"{tree}/in/x1.parquet")
+
+
+def test_a_folder_takes_what_is_written_to_a_folder_linked_into_it(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    given = [str(tmp_path / "in")]
+    assert reads_output(given, f"{tmp_path}/elsewhere/out.parquet")
+    assert reads_jobs(given, f"{tmp_path}/elsewhere/jobs", "job")
+    assert not reads_output(given, f"{tmp_path}/out.parquet")

@@ -73,6 +73,19 @@ def test_a_job_that_is_not_finished_cannot_be_retried(tmp_path: Path) -> None:
         make_retry(parent, None)
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 10, -5])
+def test_a_truncated_list_of_errors_is_named_with_what_writes_it_again(
+    tmp_path: Path, kept_bytes: int
+) -> None:
+    parent = make_parent(tmp_path)
+    path = tmp_path / "jobs" / "job" / "errors.parquet"
+    path.write_bytes(path.read_bytes()[:kept_bytes])
+    with pytest.raises(JobError, match=r"job/errors\.parquet is damaged .*spanmill collect job "):
+        make_retry(parent, None)
+    collect(parent, parent.need_manifest(), f"{tmp_path}/new.parquet", partial=False)
+    assert make_retry(parent, None) is not None
+
+
 def test_an_input_that_changed_cannot_be_retried(tmp_path: Path) -> None:
     parent = make_parent(tmp_path)
     write_input(tmp_path / "in" / "a.parquet", 41)

@@ -199,6 +199,23 @@ def test_a_folder_gives_its_files_by_name_without_hidden_and_foreign_ones(tmp_pa
     assert found == tuple(sorted(tmp_path / name for name in names))
 
 
+def test_a_folder_gives_the_files_of_folders_that_are_linked_into_it(tmp_path: Path) -> None:
+    write_input(tmp_path / "elsewhere" / "deep" / "b.parquet")
+    write_input(tmp_path / "in" / "a.parquet")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "self").symlink_to(tmp_path / "in")
+    found = find_files([str(tmp_path / "in")])
+    assert found == (tmp_path / "in/a.parquet", tmp_path / "in/linked/deep/b.parquet")
+
+
+def test_a_link_to_nothing_in_a_folder_is_refused(tmp_path: Path) -> None:
+    write_input(tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"b\.parquet is no regular file"):
+        find_files([str(tmp_path)])
+
+
 def test_a_hidden_folder_that_is_named_is_read(tmp_path: Path) -> None:
     path = write_input(tmp_path / ".cache" / "a.parquet")
     assert find_files([str(path.parent)]) == (path,)

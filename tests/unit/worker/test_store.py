@@ -141,6 +141,27 @@ def test_an_object_is_on_the_disk_before_its_name_and_new_folders_are_too(
     assert {"fsync root", "fsync job"} <= {*order[:-3]}
 
 
+def test_a_file_is_on_the_disk_before_it_replaces_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[tuple[str, bytes | None]] = []
+    real_fsync = os.fsync
+    store = LocalStore(tmp_path / "root")
+    (tmp_path / "source").write_bytes(b"old")
+    store.put_file("job/k", tmp_path / "source")
+
+    def fsync(descriptor: int) -> None:
+        order.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, store.read("job/k")))
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(store_module.os, "fsync", fsync)
+    (tmp_path / "source").write_bytes(b"new")
+    store.put_file("job/k", tmp_path / "source")
+    (temporary, before), after = order
+    assert (len(temporary), before) == (32, b"old")
+    assert after == ("job", b"new")
+
+
 def test_a_disk_that_fails_is_the_worlds_fault_with_what_to_do(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.put_new("folder/file", b"")

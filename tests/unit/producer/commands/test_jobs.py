@@ -13,8 +13,10 @@ from producer.commands.jobs import collect, jobs
 from producer.scan import prove_input
 from tests.making import make_answer, make_job, write_input
 from worker.contracts.errors import JobError, UsageError
+from worker.contracts.folder import JobFolder
 from worker.contracts.job import State, shard_key
 from worker.contracts.records import Status
+from worker.contracts.store import LocalStore
 
 
 def run(command: click.Command, *arguments: object) -> tuple[int, str]:
@@ -66,6 +68,51 @@ def test_part_of_a_job_is_collected_only_if_asked(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "new.parquet").column("row").to_pylist() == [1]
     told = run(collect, *arguments, "--partial", "--overwrite", "--json")
     assert json.loads(told[1])["partial"] is True
+
+
+@pytest.fixture
+def retried(tmp_path: Path) -> Path:
+    """Give the folder of a job of three rows whose only error was answered by a retry."""
+    failed = make_answer(1, Status.ERROR)
+    parent, manifest = make_job(tmp_path / "jobs", [[make_answer(0), failed, make_answer(2)]])
+    parent.put_event(State.COMPLETED_WITH_ERRORS)
+    child, _ = make_job(
+        tmp_path / "jobs",
+        [[make_answer(1)]],
+        job="job-retry",
+        parent="job",
+        output=manifest.output,
+    )
+    child.put_event(State.COMPLETED)
+    return tmp_path / "jobs"
+
+
+def test_a_finished_retrys_answers_lie_over_those_of_the_job_that_is_collected(
+    retried: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "job.parquet"
+    for job in ("job", "job-retry"):
+        told = run(collect, job, "--out", output, "--overwrite", "--jobs-root", retried)
+        assert told == (0, f"3 of 3 rows: {output}\n")
+        assert pq.read_table(output).column("status").to_pylist() == ["answered"] * 3
+
+
+def test_a_retry_that_is_not_finished_leaves_the_jobs_answers(
+    retried: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "new.parquet"
+    JobFolder(LocalStore(retried), "job-retry").put_event(State.RUNNING)
+    told = run(collect, "job", "--out", output, "--jobs-root", retried)
+    assert told == (3, f"3 of 3 rows: {output}\n")
+
+
+def test_a_retry_collected_in_part_counts_the_rows_of_its_answers(
+    retried: Path, tmp_path: Path
+) -> None:
+    (retried / shard_key("job-retry", 0)).unlink()
+    output = tmp_path / "new.parquet"
+    told = run(collect, "job-retry", "--out", output, "--partial", "--jobs-root", retried)
+    assert told == (3, f"3 of 3 rows (partial): {output}\n")
 
 
 def test_a_job_is_collected_neither_over_its_input_nor_over_a_folder(tmp_path: Path) -> None:
