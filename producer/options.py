@@ -81,10 +81,8 @@ def read_root(text: str) -> str:
     """Return the jobs' folder.
 
     Raises:
-        UsageError: it is empty, or its name cannot be written down.
+        UsageError: its name cannot be written down.
     """
-    if not to_path(text):
-        raise UsageError("--jobs-root is empty: name a folder (. is this one) or a URL")
     if not is_utf8(text):
         raise UsageError(f"the name of the jobs' folder {text} is not UTF-8: choose another one")
     return text

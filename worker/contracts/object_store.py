@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from worker.contracts.bucket import Bucket, Stat, open_bucket
-from worker.contracts.errors import WorldError
+from worker.contracts.errors import UsageError, WorldError
 from worker.contracts.object_file import open_object
 from worker.contracts.store import LocalStore, Store
 from worker.contracts.url import Url, is_url, parse_url, to_path
@@ -24,9 +24,11 @@ def open_store(root: str) -> Store:
     """Return the store of a jobs' folder, which need not exist.
 
     Raises:
-        UsageError: it is a URL of another kind, or the environment lacks what it needs.
+        UsageError: it is empty, a URL of another kind, or the environment lacks what it needs.
     """
     path = to_path(root)
+    if not path:
+        raise UsageError("--jobs-root is empty: name a folder (. is this one) or a URL")
     if not is_url(path):
         return LocalStore(Path(path).absolute())
     url = parse_url(path)

@@ -156,8 +156,6 @@ def test_an_empty_name_is_not_this_folder(empty: str) -> None:
         ask("in", empty, "--out", "o")
     with pytest.raises(UsageError, match="--out is empty"):
         ask("in", "--out", empty)
-    with pytest.raises(UsageError, match="--jobs-root is empty"):
-        ask("in", "--out", "o", "--jobs-root", empty)
 
 
 def request(path: Path, bundle: Bundle | Path, *more: str) -> Request:

@@ -125,3 +125,9 @@ def test_the_jobs_folder_is_the_one_named_or_the_one_here(
         find_store(str(tmp_path), "none")
     with pytest.raises(UsageError, match=r"'\.\./x' is no job id"):
         find_store(str(tmp_path), "../x")
+
+
+@pytest.mark.parametrize("empty", ["", "file://"])
+def test_a_jobs_folder_without_a_name_is_not_the_one_here(empty: str) -> None:
+    with pytest.raises(UsageError, match="--jobs-root is empty"):
+        find_store(empty, None)
