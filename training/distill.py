@@ -16,7 +16,7 @@ from training.data import Labelled, refuse_shared_passages
 from training.features import Feature, make_features, pad
 from training.imitation import UNLABELLED, Imitation
 from training.layers import take_layers
-from training.lesson import Lesson, Material, Student, refuse_senseless
+from training.lesson import Lesson, Material, Student, describe_lesson, refuse_senseless
 from training.run import BEST, Run
 from training.schedule import Plan, Schedule, find_last_step, lay_out
 from training.teacher import (
@@ -69,7 +69,8 @@ def distill(
     plan = plan_materials(materials, held_out, schedule, run.encoder)
     labels = [None] * len(plan.features) if watched else ask(teachers, plan, run, lesson.cache)
     loader = run.open_loader(plan, list(map(Taught, plan.features, labels)), pad_taught)
-    done = run.resume("-".join([plan.digest(), *(teacher.digest for teacher in teachers)]))
+    judged = "-".join([plan.digest(), *(teacher.digest for teacher in teachers)])
+    done = run.resume(judged, describe_lesson(lesson))
     last_step = find_last_step(plan, schedule)
     for batch in skip_first_batches(loader, done * schedule.accumulation):
         if run.progress.step >= last_step or run.has_lost_patience():

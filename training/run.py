@@ -1,5 +1,6 @@
 """A training run: what it learns, its checkpoints, and going on after an interruption."""
 
+import json
 import math
 import shutil
 import time
@@ -24,6 +25,7 @@ from training.checkpoint import (
     open_encoder,
     open_model,
     point,
+    prove_weights,
     restore_optimizer,
     write_checkpoint,
 )
@@ -148,12 +150,20 @@ class Run:
         drop_old(self.out, self.schedule.checkpoints_kept)
         self._began = time.monotonic()
 
-    def resume(self, plan: str) -> int:
+    def resume(self, plan: str, lesson: dict[str, Any] | None = None) -> int:
         """Continue from the latest checkpoint of this plan; return how many steps are done.
 
+        ``lesson`` is what beside plan, schedule and start decides the weights.
+
         Raises:
-            UsageError: the folder holds a run over other batches.
+            UsageError: the folder holds a run over other batches, or with other settings.
         """
+        settings = {
+            "starting weights": prove_weights(self.source),
+            **asdict(self.schedule),
+            **({} if lesson is None else lesson),
+        }
+        settings = json.loads(json.dumps(settings))  # as they come back from a checkpoint
         latest = find_latest(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
         if latest is not None:
@@ -168,9 +178,20 @@ class Run:
                     f"{self.out} holds a run over other rows, windows, seeds or teachers: give the"
                     " same ones, or another folder"
                 )
-        self.progress.plan = plan
+            self._refuse_other(settings)
+        self.progress.plan, self.progress.settings = plan, settings
         self.metrics.forget_after(self.progress.step)
         return self.progress.step
+
+    def _refuse_other(self, settings: dict[str, Any]) -> None:
+        """Refuse to go on with settings that the run did not begin with."""
+        before = {} if self.progress.settings is None else self.progress.settings
+        changed = [name for name in settings if name in before and before[name] != settings[name]]
+        if changed:
+            raise UsageError(
+                f"{self.out} holds a run with other {changed[0].replace('_', ' ')}: give the same"
+                " command again, or another folder"
+            )
 
     @property
     def _learner(self) -> Learner:
@@ -195,7 +216,7 @@ class Run:
         kept = "no checkpoint was written yet" if latest is None else f"{latest.name} is kept"
         raise JobError(
             f"the loss or the weights are no numbers any more near step {self.progress.step + 1}"
-            f" ({kept}): lower the learning rate or train in fp32"
+            f" ({kept}): train again in another folder, at a lower learning rate or in fp32"
         )
 
     def _report_step(self, plan: Plan) -> None:

@@ -81,6 +81,13 @@ def _train_until(
             _train(tiny, out, replace(FAST, **changes))
 
 
+def _alter(out: Path, **settings: Any) -> None:
+    """Let the latest checkpoint say that its run had these settings."""
+    file = out / "latest" / "progress.json"
+    noted = json.loads(file.read_text())
+    file.write_text(json.dumps(noted | {"settings": noted["settings"] | settings}))
+
+
 def test_a_run_that_was_cut_resumes_to_the_same_weights(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +106,39 @@ def test_a_folder_with_another_run_is_refused(tiny: Tiny, tmp_path: Path) -> Non
     _train(tiny, tmp_path, epochs=2)
     with pytest.raises(UsageError, match="other rows"):
         _train(tiny, tmp_path, replace(FAST, seed=9), epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [({"learning_rate": 1e-3}, "learning rate"), ({"dropout": 0.2}, "dropout")]
+)
+def test_a_folder_with_a_run_of_another_schedule_is_refused(
+    change: dict[str, float], named: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    _train(tiny, tmp_path, epochs=1)
+    with pytest.raises(UsageError, match=f"other {named}"):
+        _train(tiny, tmp_path, replace(FAST, **change), epochs=1)  # type: ignore[arg-type]
+
+
+def test_a_folder_with_a_run_from_other_weights_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    best = _train(tiny, tmp_path / "first", epochs=1)
+    _train(tiny, tmp_path / "second", epochs=1)
+    with pytest.raises(UsageError, match="other starting weights"):
+        finetune(str(best), [Stage(ROWS, 1)], HELD_OUT, FAST, SIZES, tmp_path / "second")
+
+
+def test_a_run_that_noted_its_plan_alone_goes_on(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _train_until(4, monkeypatch, tiny, tmp_path)
+    file = tmp_path / "latest" / "progress.json"
+    noted = json.loads(file.read_text())
+    del noted["settings"]
+    file.write_text(json.dumps(noted))
+    _train(tiny, tmp_path)
+    after = json.loads((tmp_path / "latest" / "progress.json").read_text())
+    assert after["plan"] == noted["plan"]
+    assert after["step"] > noted["step"]
+    assert after["settings"]["learning_rate"] == FAST.learning_rate
 
 
 @pytest.mark.parametrize("held_out", [(), (replace(ROWS[0], id="again", answers=()),)])
@@ -180,6 +220,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
 ) -> None:
     _train_until(4, monkeypatch, tiny, tmp_path)
     before = _tensors(tmp_path)
+    _alter(tmp_path, checkpoint_every_steps=every, learning_rate=math.inf)
     broken = replace(FAST, learning_rate=math.inf, checkpoint_every_steps=every)
     with pytest.raises(JobError, match="step-0000003 is kept"):
         _train(tiny, tmp_path, broken)
