@@ -158,12 +158,22 @@ def write_checkpoint(out: Path, name: str, write: Callable[[Path], None]) -> Pat
 
 
 def point(out: Path, link: str, name: str) -> None:
-    """Let ``out/link`` name the folder ``name``, at once."""
+    """Let ``out/link`` name the folder ``name``, at once.
+
+    Raises:
+        WorldError: the disk does not take it; the link is as it was.
+    """
     draft = out / f".{link}.part"
-    draft.unlink(missing_ok=True)
-    draft.symlink_to(name, target_is_directory=True)
-    draft.replace(out / link)
-    _sync(out)
+    try:
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(name, target_is_directory=True)
+        draft.replace(out / link)
+        _sync(out)
+    except OSError as error:
+        raise WorldError(
+            f"{out / link} could not be set to {name} ({error.strerror}): make room and resume;"
+            " every checkpoint is as it was"
+        ) from error
 
 
 def find_latest(out: Path) -> Path | None:
@@ -173,12 +183,22 @@ def find_latest(out: Path) -> Path | None:
 
 
 def drop_old(out: Path, kept: int) -> None:
-    """Delete all but the newest checkpoints and those that a link names."""
+    """Delete all but the newest checkpoints and those that a link names.
+
+    Raises:
+        WorldError: the disk does not let one go.
+    """
     linked = {path.resolve() for path in out.iterdir() if path.is_symlink()}
     folders = sorted(path for path in out.glob("step-*") if path.is_dir())
     for folder in folders[:-kept]:
         if folder.resolve() not in linked:
-            shutil.rmtree(folder)
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                raise WorldError(
+                    f"the old checkpoint {folder} could not be deleted ({error.strerror}): make"
+                    " that possible and resume; the newer ones are as they were"
+                ) from error
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -145,8 +145,7 @@ class Run:
             return
         name = f"step-{self.progress.step:07d}"
         write_checkpoint(self.out, name, self._write_files)
-        if self.progress.checkpoints_since_best == 0:
-            point(self.out, BEST, name)
+        self._point_best(name)
         drop_old(self.out, self.schedule.checkpoints_kept)
         self._began = time.monotonic()
 
@@ -179,9 +178,15 @@ class Run:
                     " same ones, or another folder"
                 )
             self._refuse_other(settings)
+            self._point_best(latest.name)  # a death may have come between the two links
         self.progress.plan, self.progress.settings = plan, settings
         self.metrics.forget_after(self.progress.step)
         return self.progress.step
+
+    def _point_best(self, name: str) -> None:
+        """Let ``best`` name the checkpoint that was just written or opened, if it is the best."""
+        if self.accelerator.is_main_process and self.progress.checkpoints_since_best == 0:
+            point(self.out, BEST, name)
 
     def _refuse_other(self, settings: dict[str, Any]) -> None:
         """Refuse to go on with settings that the run did not begin with."""

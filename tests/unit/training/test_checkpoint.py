@@ -137,6 +137,26 @@ def test_old_checkpoints_go_but_never_one_that_is_named(tmp_path: Path) -> None:
     assert folders == {"step-2", "step-4", "step-5"}
 
 
+def test_a_link_that_the_disk_does_not_take_is_told_in_a_sentence(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "step-1", _writer(1))
+    (tmp_path / "best").mkdir()  # no link can replace a folder
+    with pytest.raises(WorldError, match=r"best could not be set to step-1 .*resume"):
+        point(tmp_path, "best", "step-1")
+
+
+def test_a_checkpoint_that_cannot_be_deleted_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    for size in (1, 2):
+        write_checkpoint(tmp_path, f"step-{size}", _writer(size))
+    monkeypatch.setattr(shutil, "rmtree", refuse)  # as root may delete anything
+    with pytest.raises(WorldError, match=r"step-1 could not be deleted \(Permission denied\)"):
+        drop_old(tmp_path, kept=1)
+
+
 def test_an_optimizer_comes_back_as_it_was() -> None:
     def make() -> tuple[torch.nn.Linear, torch.optim.AdamW]:
         torch.manual_seed(1)

@@ -201,6 +201,22 @@ def test_the_loss_falls_and_every_step_is_recorded(tiny: Tiny, tmp_path: Path) -
     assert 0 <= scores[-1]["answerable_f1"] <= 100
 
 
+def test_a_run_that_died_before_it_named_the_best_names_it_when_it_goes_on(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    schedule = replace(FAST, checkpoint_every_steps=99)  # one checkpoint, the run's last
+    with monkeypatch.context() as patched:
+        patched.setattr("training.run.point", die)
+        with pytest.raises(KeyboardInterrupt):
+            _train(tiny, tmp_path, schedule, epochs=1)
+    assert (tmp_path / "latest").exists()
+    best = _train(tiny, tmp_path, schedule, epochs=1)
+    assert best.resolve() == (tmp_path / "latest").resolve()
+
+
 def test_the_best_checkpoint_is_returned_and_kept(tiny: Tiny, tmp_path: Path) -> None:
     best = _train(tiny, tmp_path, epochs=8)
     scored = {line["step"]: line["score"] for line in _metrics(tmp_path) if "score" in line}
