@@ -7,6 +7,7 @@ import msgspec
 
 from training.bundle import recalibrate
 from training.calibrate import calibrate as fit_held_out
+from training.calibrate import refuse_uncalibratable
 from training.card import Data, Origin, describe_data, read_revision, read_texts
 from training.checkpoint import find_checkpoint, prove_weights
 from training.data import load_all, load_some, split
@@ -21,6 +22,7 @@ from worker.reading.scores import evaluate as evaluate_rows
 from worker.settings import count_cores
 
 existing = click.Path(exists=True, path_type=Path)
+share = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
 @click.command()
@@ -29,7 +31,8 @@ existing = click.Path(exists=True, path_type=Path)
 @click.option("--data", "paths", required=True, multiple=True, type=existing,
               help="Files whose held-out passages calibrate; repeat it.")  # fmt: skip
 @click.option("--also-trained-on", multiple=True, type=existing, help="Named on the card only.")
-@click.option("--held-out-share", default=0.04, show_default=True, help="As in fine-tuning.")
+@click.option("--held-out-share", default=0.04, show_default=True, type=share,
+              help="As in fine-tuning.")  # fmt: skip
 @click.option("--seed", default=13, show_default=True, help="As in fine-tuning.")
 @click.option("--report", "reports", multiple=True, help="NAME=FILE: scored for the card alone.")
 @click.option(
@@ -41,8 +44,10 @@ existing = click.Path(exists=True, path_type=Path)
 @click.option("--recipe", type=existing, help="The recipe of the checkpoint, quoted on the card.")
 @click.option("--encoder", type=existing, help="The encoder's weights, for their digest.")
 @click.option("--mode", type=click.Choice(list(Mode)), default=Mode.DYNAMIC, show_default=True)
-@click.option("--range-rows", default=300, show_default=True, help="Rows that give ranges.")
-@click.option("--processes", default=None, type=int, help="How many read; default: the cores.")
+@click.option("--range-rows", default=300, show_default=True, type=click.IntRange(min=1),
+              help="Rows that give ranges.")  # fmt: skip
+@click.option("--processes", default=None, type=click.IntRange(min=1),
+              help="How many read; default: the cores.")  # fmt: skip
 def bundle(
     checkpoint: str,
     out: Path,
@@ -93,11 +98,13 @@ def bundle(
 @click.argument("name")
 @click.option("--data", "paths", required=True, multiple=True, type=existing, help="Labelled rows.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The new bundle.")
-@click.option("--processes", default=None, type=int, help="How many read; default: the cores.")
+@click.option("--processes", default=None, type=click.IntRange(min=1),
+              help="How many read; default: the cores.")  # fmt: skip
 def calibrate(name: str, paths: tuple[Path, ...], out: Path, processes: int | None) -> None:
     """Fit threshold and confidence of the bundle NAME on rows of your own; weights stay."""
     opened = load_bundle(find_bundle(name))
     rows = load_all(paths).rows
+    refuse_uncalibratable(rows)
     cores = count_cores() if processes is None else processes
     fit = fit_held_out(read_rows(graph_of(opened), rows, cores))
     recalibrate(opened, fit, out)
@@ -114,7 +121,8 @@ def calibrate(name: str, paths: tuple[Path, ...], out: Path, processes: int | No
 @click.option("--null-threshold", default=None, type=float, help="Default: the bundle's.")
 @click.option("--language", default=ENGLISH, type=click.Choice(list(LANGUAGES)), show_default=True,
               help="How texts are compared: as SQuAD does (en), as MLQA does.")  # fmt: skip
-@click.option("--processes", default=None, type=int, help="How many read; default: the cores.")
+@click.option("--processes", default=None, type=click.IntRange(min=1),
+              help="How many read; default: the cores.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
     name: str,
