@@ -178,6 +178,11 @@ def test_numbers_that_make_no_sense_are_usage_errors(command: str, more: list[st
         _run(command, *more)
 
 
+def test_a_precision_whose_overflows_would_end_the_run_is_not_offered() -> None:
+    with pytest.raises(click.BadParameter, match="fp16"):
+        _run("finetune", "checkpoint", "--precision", "fp16")
+
+
 def test_windows_too_short_to_step_forward_are_a_usage_error(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--max-window-tokens 128 is too low"):
         _run(
