@@ -10,7 +10,7 @@ from training.calibrate import calibrate as fit_held_out
 from training.calibrate import refuse_uncalibratable
 from training.card import Data, Origin, describe_data, read_revision, read_texts
 from training.checkpoint import find_checkpoint, prove_weights
-from training.data import load_all, load_some, split
+from training.data import load, load_all, load_some, refuse_shared_passages, split
 from training.evaluate import estimate, graph_of, read_rows, to_scored
 from training.quantize import Mode
 from training.ship import Order, choose_rows, ship
@@ -30,7 +30,8 @@ share = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The bundle's folder.")
 @click.option("--data", "paths", required=True, multiple=True, type=existing,
               help="Files whose held-out passages calibrate; repeat it.")  # fmt: skip
-@click.option("--also-trained-on", multiple=True, type=existing, help="Named on the card only.")
+@click.option("--also-trained-on", multiple=True, type=existing,
+              help="Named on the card; no held-out passage may be in it.")  # fmt: skip
 @click.option("--held-out-share", default=0.04, show_default=True, type=share,
               help="As in fine-tuning.")  # fmt: skip
 @click.option("--seed", default=13, show_default=True, help="As in fine-tuning.")
@@ -66,6 +67,8 @@ def bundle(
     """Make a bundle from a CHECKPOINT folder: export, quantize, calibrate, score, pack."""
     words = read_texts(texts)
     parts = split(load_all(paths).rows, held_out_share, seed)
+    also = (row for path in also_trained_on for row in load(path).rows)
+    refuse_shared_passages(also, parts.held_out)
     files = [_read_report(report) for report in reports]
     used = dict.fromkeys(paths, "training, and held-out passages for calibration")
     used |= dict.fromkeys(also_trained_on, "training")

@@ -85,6 +85,18 @@ def test_bundle_goes_all_the_way_and_calibrate_and_evaluate_go_on(
     assert scores["total"] == 60
 
 
+def test_held_out_passages_that_were_trained_on_elsewhere_are_refused(
+    tiny: Tiny, rows: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "texts.toml").write_text(TEXTS)
+    with pytest.raises(InputError, match="held-out passages are trained on too"):
+        _run(
+            "bundle", str(tiny.checkpoint("bert")), "--out", str(tmp_path / "b"), "--data",
+            str(rows), "--held-out-share", "0.4", "--also-trained-on", str(rows), "--texts",
+            str(tmp_path / "texts.toml"),
+        )  # fmt: skip
+
+
 def test_a_report_that_names_no_file_is_refused(tiny: Tiny, rows: Path, tmp_path: Path) -> None:
     (tmp_path / "texts.toml").write_text(TEXTS)
     with pytest.raises(UsageError, match="NAME=FILE"):
