@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ class Learner(Protocol):
 
 
 class Run:
-    """A run's state: model, optimizer, average, progress."""
+    """A run's state: model, optimizer, average, progress; on one device."""
 
     def __init__(
         self,
@@ -70,7 +71,11 @@ class Run:
         out: Path,
         make_learner: Callable[[SpanModel], Learner],
     ) -> None:
-        """Open the checkpoint that the run starts from; a missing head is made from the seed."""
+        """Open the checkpoint that the run starts from; a missing head is made from the seed.
+
+        Raises:
+            UsageError: the checkpoint or the schedule cannot be used, or several processes train.
+        """
         torch.manual_seed(schedule.seed)
         self.schedule, self.source, self.out = schedule, source, out
         self.accelerator = _accelerate(schedule)
@@ -92,7 +97,7 @@ class Run:
         self._began = time.monotonic()
 
     def open_loader(self, plan: Plan, items: Sequence[Any], collate: Collate) -> Any:
-        """Return the plan's batches of items; each process gets its share, on its device."""
+        """Return the plan's batches of items, on the run's device."""
         return self.accelerator.prepare_data_loader(
             DataLoader(
                 items,  # type: ignore[arg-type]
@@ -267,6 +272,13 @@ def make_optimizer(model: torch.nn.Module, schedule: Schedule) -> torch.optim.Ad
 
 
 def _accelerate(schedule: Schedule) -> Accelerator:
+    # Each would get a part of the batches, while rates and steps are counted over all of them.
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise UsageError(
+            f"a training runs on one device, but WORLD_SIZE asks for {processes} processes: start"
+            " it by spanmill alone, and choose the device by CUDA_VISIBLE_DEVICES"
+        )
     # What an earlier run of this process chose for all, such as its precision, is not ours.
     AcceleratorState._reset_state()
     GradientState._reset_state()
