@@ -96,8 +96,27 @@ def read_family(folder: Path) -> Family:
 
 
 def open_encoder(folder: Path, family: Family, sizes: WindowSizes) -> Encoder:
-    """Return the encoder that windows texts for a checkpoint."""
-    return Encoder(Tokenizer.from_file(str(folder / "tokenizer.json")), family, sizes)
+    """Return the encoder that windows texts for a checkpoint.
+
+    Raises:
+        UsageError: its tokenizer is damaged.
+    """
+    return Encoder(open_tokenizer(folder / "tokenizer.json"), family, sizes)
+
+
+def open_tokenizer(file: Path) -> Tokenizer:
+    """Load a tokenizer.
+
+    Raises:
+        UsageError: it is damaged, or of another format.
+    """
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises nothing more special
+        raise UsageError(
+            f"the tokenizer {file} cannot be read ({error}): take the tokenizer.json that the model"
+            " was trained with"
+        ) from error
 
 
 def check_fit(model: PreTrainedModel, folder: Path, sizes: WindowSizes) -> None:
@@ -114,7 +133,7 @@ def check_fit(model: PreTrainedModel, folder: Path, sizes: WindowSizes) -> None:
             f"the checkpoint {folder.name} reads {positions} tokens but windows have"
             f" {sizes.max_window_tokens}: lower max_window_tokens"
         )
-    known = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    known = open_tokenizer(folder / "tokenizer.json").get_vocab_size()
     if known > model.config.vocab_size:
         raise UsageError(
             f"the tokenizer of {folder.name} has {known} tokens but the model knows"

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import click
-from tokenizers import Tokenizer
 
 from training.calibrate import find_threshold
+from training.checkpoint import open_tokenizer
 from training.data import load_all, split
 from training.evaluate import Graph, read_rows
 from training.export import check_parity, export_onnx, open_checkpoint
@@ -80,7 +80,7 @@ def quantize(
     if not parts.held_out:
         raise InputError("no passage is held out to judge int8 by: raise --held-out-share")
     refuse_no_ranges(parts.train)
-    encoder = Encoder(Tokenizer.from_file(str(tokenizer)), FAMILIES[family], sizes)
+    encoder = Encoder(open_tokenizer(tokenizer), FAMILIES[family], sizes)
     windows = cut_windows(choose_rows(parts.train, range_rows), encoder)
     cores = count_cores() if processes is None else processes
 

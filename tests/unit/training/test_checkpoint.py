@@ -10,19 +10,22 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.tiny import Tiny
+from tests.tiny import SIZES, Tiny
 from training import checkpoint as module
 from training.checkpoint import (
+    check_fit,
     drop_old,
     find_checkpoint,
     find_latest,
     flatten_optimizer,
+    open_encoder,
     open_model,
     point,
     read_family,
     restore_optimizer,
     write_checkpoint,
 )
+from training.teacher import refuse_other_tokens
 from worker.contracts.errors import UsageError, WorldError
 
 
@@ -67,6 +70,21 @@ def test_damaged_weights_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     folder = _copy(tiny, tmp_path / "damaged")
     (folder / "model.safetensors").write_bytes(b"12345678 not weights")
     _refuse(folder, "cannot be read")
+
+
+@pytest.mark.parametrize("content", ["", "no json", '{"model": 3}', "[]"])
+def test_a_damaged_tokenizer_is_refused(content: str, tiny: Tiny, tmp_path: Path) -> None:
+    folder = _copy(tiny, tmp_path / "damaged")
+    model, family = open_model(folder, dropout=0.0, attention="eager")
+    (folder / "tokenizer.json").write_text(content)
+    for use in (
+        lambda: open_encoder(folder, family, SIZES),
+        lambda: check_fit(model, folder, SIZES),
+        lambda: refuse_other_tokens([], folder),
+    ):
+        with pytest.raises(UsageError, match=r"tokenizer\.json cannot be read") as caught:
+            use()
+        assert "\n" not in str(caught.value)
 
 
 def test_a_name_that_neither_disk_nor_hub_knows_is_refused(
