@@ -325,6 +325,14 @@ def test_rows_without_any_answer_are_refused(home: Path, tiny: Tiny, tmp_path: P
         _follow(home, tiny.checkpoint("bert"), tmp_path / "out", *settings)
 
 
+def test_held_out_rows_that_cannot_calibrate_are_refused_before_anything_is_trained(
+    home: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="no held-out rows"):
+        _follow(home, tiny.checkpoint("bert"), tmp_path / "out", "held_out.share=1e-9")
+    assert not (tmp_path / "out" / "first").exists()
+
+
 def test_a_checkpoint_without_a_head_becomes_no_bundle(
     home: Path, tiny: Tiny, tmp_path: Path
 ) -> None:
