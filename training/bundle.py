@@ -19,11 +19,12 @@ from worker.contracts.bundle import (
     TOKENIZER,
     Bundle,
     BundleManifest,
+    SampleRow,
     load_bundle,
     prove_file,
     write_manifest,
 )
-from worker.contracts.errors import WorldError
+from worker.contracts.errors import JobError, WorldError
 from worker.contracts.family import FAMILIES, WindowSizes
 from worker.contracts.options import ForwardPolicy, ReadingOptions
 from worker.contracts.verdict import Calibration
@@ -61,6 +62,7 @@ def pack_bundle(
     """Write a bundle's folder beside ``out``, read the sample with it, and put it in its place.
 
     Raises:
+        JobError: a row of the sample has no span.
         WorldError: the disk is full or does not take it; what was at ``out`` is as it was.
     """
     draft = out.with_name(f".{out.name}.{os.getpid()}.part")
@@ -107,6 +109,21 @@ def strip_tokenizer(path: Path) -> str:
     return json.dumps(settings, ensure_ascii=False, separators=(",", ":"))
 
 
+def read_sample(reader: Reader, texts: Sequence[tuple[str, str]]) -> tuple[SampleRow, ...]:
+    """Return what a bundle answers to the texts that prove it elsewhere.
+
+    Raises:
+        JobError: one of them gives no span.
+    """
+    try:
+        return answer_sample(reader, texts)
+    except ValueError as error:
+        raise JobError(
+            f"the bundle cannot be proven by its sample ({error}): see whether the tokenizer is the"
+            " one that the model was trained with"
+        ) from error
+
+
 def list_versions() -> dict[str, str]:
     """Return the versions of what made the bundle."""
     return {name: _version(name) for name in _PACKAGES}
@@ -134,7 +151,7 @@ def _describe(
         quantization=described.quantization,
         licence=described.licence,
         files={name: prove_file(folder / name) for name in (MODEL, TOKENIZER)},
-        sample=answer_sample(reader, sample),
+        sample=read_sample(reader, sample),
         versions=list_versions(),
         card=described.card,
     )

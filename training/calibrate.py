@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data import Labelled
 from training.evaluate import Read, to_scored
 from worker.contracts.errors import InputError
 from worker.contracts.records import Status
@@ -68,17 +69,33 @@ def calibrate(read: Read, seed: int = 13) -> Fit:
     """Fit threshold and confidence; honesty is cross-fitted over folds of whole passages.
 
     Raises:
-        InputError: the rows have no unanswerable or no answerable question.
+        InputError: nothing can be fitted on these rows.
     """
-    answerable = sum(1 for row in read.rows if row.answers)
-    if answerable in (0, len(read.rows)):
-        lacking = "answerable" if answerable == 0 else "unanswerable"
-        raise InputError(
-            f"the {len(read.rows)} held-out rows have no {lacking} question, so neither threshold"
-            " nor confidence can be fitted: hold out rows of both kinds"
-        )
+    refuse_uncalibratable(read.rows)
     f1, threshold = find_threshold(read)
     return Fit(threshold, fit_calibration(read), f1, cross_fit(read, seed))
+
+
+def refuse_uncalibratable(rows: Sequence[Labelled]) -> None:
+    """Refuse rows on which nothing can be fitted; for before any work.
+
+    Raises:
+        InputError: there are none, all are of one kind, or all ask one passage.
+    """
+    if not rows:
+        raise InputError("there are no held-out rows to calibrate by: hold out more passages")
+    answerable = sum(1 for row in rows if row.answers)
+    if answerable in (0, len(rows)):
+        lacking = "answerable" if answerable == 0 else "unanswerable"
+        raise InputError(
+            f"the {len(rows)} held-out rows have no {lacking} question, so neither threshold"
+            " nor confidence can be fitted: hold out rows of both kinds"
+        )
+    if len({row.context for row in rows}) == 1:
+        raise InputError(
+            f"the {len(rows)} held-out rows ask one passage, so confidence cannot be checked on"
+            " another: hold out more passages"
+        )
 
 
 def find_threshold(read: Read) -> tuple[float, float]:

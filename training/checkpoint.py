@@ -96,8 +96,27 @@ def read_family(folder: Path) -> Family:
 
 
 def open_encoder(folder: Path, family: Family, sizes: WindowSizes) -> Encoder:
-    """Return the encoder that windows texts for a checkpoint."""
-    return Encoder(Tokenizer.from_file(str(folder / "tokenizer.json")), family, sizes)
+    """Return the encoder that windows texts for a checkpoint.
+
+    Raises:
+        UsageError: its tokenizer is damaged.
+    """
+    return Encoder(open_tokenizer(folder / "tokenizer.json"), family, sizes)
+
+
+def open_tokenizer(file: Path) -> Tokenizer:
+    """Load a tokenizer.
+
+    Raises:
+        UsageError: it is damaged, or of another format.
+    """
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises nothing more special
+        raise UsageError(
+            f"the tokenizer {file} cannot be read ({error}): take the tokenizer.json that the model"
+            " was trained with"
+        ) from error
 
 
 def check_fit(model: PreTrainedModel, folder: Path, sizes: WindowSizes) -> None:
@@ -114,7 +133,7 @@ def check_fit(model: PreTrainedModel, folder: Path, sizes: WindowSizes) -> None:
             f"the checkpoint {folder.name} reads {positions} tokens but windows have"
             f" {sizes.max_window_tokens}: lower max_window_tokens"
         )
-    known = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    known = open_tokenizer(folder / "tokenizer.json").get_vocab_size()
     if known > model.config.vocab_size:
         raise UsageError(
             f"the tokenizer of {folder.name} has {known} tokens but the model knows"
@@ -158,12 +177,22 @@ def write_checkpoint(out: Path, name: str, write: Callable[[Path], None]) -> Pat
 
 
 def point(out: Path, link: str, name: str) -> None:
-    """Let ``out/link`` name the folder ``name``, at once."""
+    """Let ``out/link`` name the folder ``name``, at once.
+
+    Raises:
+        WorldError: the disk does not take it; the link is as it was.
+    """
     draft = out / f".{link}.part"
-    draft.unlink(missing_ok=True)
-    draft.symlink_to(name, target_is_directory=True)
-    draft.replace(out / link)
-    _sync(out)
+    try:
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(name, target_is_directory=True)
+        draft.replace(out / link)
+        _sync(out)
+    except OSError as error:
+        raise WorldError(
+            f"{out / link} could not be set to {name} ({error.strerror}): make room and resume;"
+            " every checkpoint is as it was"
+        ) from error
 
 
 def find_latest(out: Path) -> Path | None:
@@ -173,12 +202,22 @@ def find_latest(out: Path) -> Path | None:
 
 
 def drop_old(out: Path, kept: int) -> None:
-    """Delete all but the newest checkpoints and those that a link names."""
+    """Delete all but the newest checkpoints and those that a link names.
+
+    Raises:
+        WorldError: the disk does not let one go.
+    """
     linked = {path.resolve() for path in out.iterdir() if path.is_symlink()}
     folders = sorted(path for path in out.glob("step-*") if path.is_dir())
     for folder in folders[:-kept]:
         if folder.resolve() not in linked:
-            shutil.rmtree(folder)
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                raise WorldError(
+                    f"the old checkpoint {folder} could not be deleted ({error.strerror}): make"
+                    " that possible and resume; the newer ones are as they were"
+                ) from error
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -204,7 +204,7 @@ def _check(line: Line, number: int, source: str) -> Labelled | None:
     if answers is None or not line.question.strip() or not line.context.strip():
         return None
     return Labelled(
-        id=line.id if line.id else f"{source}-{number}",
+        id=f"{source}-{number}" if line.id == "" else str(line.id),
         question=line.question,
         context=line.context,
         answers=answers,

@@ -1,4 +1,4 @@
-"""Distillation: one loop, from what teachers say and do to a smaller checkpoint that reads."""
+"""Distillation: from what teachers say and do to a smaller checkpoint that reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import skip_first_batches  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from safetensors import safe_open
 
@@ -16,9 +15,10 @@ from training.data import Labelled, refuse_shared_passages
 from training.features import Feature, make_features, pad
 from training.imitation import UNLABELLED, Imitation
 from training.layers import take_layers
-from training.lesson import Lesson, Material, Student, refuse_senseless
-from training.run import BEST, Run
-from training.schedule import Plan, Schedule, find_last_step, lay_out
+from training.lesson import Lesson, Material, Student, describe_lesson, refuse_senseless
+from training.loop import train
+from training.run import Run
+from training.schedule import Plan, Schedule, lay_out
 from training.teacher import (
     Cache,
     Panel,
@@ -69,18 +69,9 @@ def distill(
     plan = plan_materials(materials, held_out, schedule, run.encoder)
     labels = [None] * len(plan.features) if watched else ask(teachers, plan, run, lesson.cache)
     loader = run.open_loader(plan, list(map(Taught, plan.features, labels)), pad_taught)
-    done = run.resume("-".join([plan.digest(), *(teacher.digest for teacher in teachers)]))
-    last_step = find_last_step(plan, schedule)
-    for batch in skip_first_batches(loader, done * schedule.accumulation):
-        if run.progress.step >= last_step or run.has_lost_patience():
-            break
-        if not run.learn(batch, plan):
-            continue
-        is_last = run.progress.step == last_step
-        if is_last or run.progress.step % schedule.checkpoint_every_steps == 0:
-            run.evaluate(held_out)
-            run.save()
-    return out / BEST
+    judged = "-".join([plan.digest(), *(teacher.digest for teacher in teachers)])
+    done = run.resume(judged, describe_lesson(lesson))
+    return train(run, plan, loader, done, held_out)
 
 
 def prepare_student(student: Student, out: Path, seed: int) -> Path:

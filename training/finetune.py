@@ -1,19 +1,19 @@
-"""Fine-tuning: one loop, from labelled rows to a checkpoint that reads."""
+"""Fine-tuning: from labelled rows to a checkpoint that reads."""
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import skip_first_batches  # type: ignore[import-untyped]
 
 from training.checkpoint import find_checkpoint
 from training.data import Labelled, refuse_shared_passages
 from training.features import pad
+from training.loop import train
 from training.losses import span_loss
 from training.predict import SpanModel
-from training.run import BEST, Run
-from training.schedule import Schedule, Stage, find_last_step, plan_run
+from training.run import Run
+from training.schedule import Schedule, Stage, plan_run
 from worker.contracts.family import WindowSizes
 
 
@@ -40,17 +40,7 @@ def finetune(
     plan = plan_run(stages, schedule, run.encoder)
     loader = run.open_loader(plan, plan.features, pad)
     done = run.resume(plan.digest())
-    last_step = find_last_step(plan, schedule)
-    for batch in skip_first_batches(loader, done * schedule.accumulation):
-        if run.progress.step >= last_step or run.has_lost_patience():
-            break
-        if not run.learn(batch, plan):
-            continue
-        is_last = run.progress.step == last_step
-        if is_last or run.progress.step % schedule.checkpoint_every_steps == 0:
-            run.evaluate(held_out)
-            run.save()
-    return out / BEST
+    return train(run, plan, loader, done, held_out)
 
 
 class Supervised(torch.nn.Module):

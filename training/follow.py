@@ -13,7 +13,9 @@ from typing import Any
 
 import msgspec
 
+from training.calibrate import refuse_uncalibratable
 from training.kitchen import Kitchen, Place, Say, write_whole
+from training.recipe import Pack
 from training.recipe_file import Written
 from training.steps import take_step
 from worker.contracts.errors import UsageError, WorldError
@@ -39,6 +41,8 @@ def follow(written: Written, place: Place, say: Say) -> Path:
     with _hold(place.out):
         claim_folder(place.out, claim)
         write_whole(place.out / "recipe.toml", written.text.rstrip("\n"))
+        if any(isinstance(written.recipe.steps[name], Pack) for name in kitchen.unfinished):
+            refuse_uncalibratable(kitchen.rows.held_out)  # not only after hours of training
         for name in written.recipe.steps:
             if name not in kitchen.needed:
                 say(f"{name}: no step that is taken stands on it")

@@ -1,6 +1,7 @@
 """The formats of question-answering data: SQuAD JSON, JSON lines and Parquet to plain lines."""
 
 import gzip
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Line(msgspec.Struct):
     question: str
     context: str
     answers: Answers
-    id: str = ""
+    id: str | int = ""
     title: str = ""
     source: str = ""
     is_impossible: bool | None = None
@@ -38,7 +39,7 @@ class _SquadAnswer(msgspec.Struct):
 
 
 class _SquadQuestion(msgspec.Struct):
-    id: str
+    id: str | int
     question: str
     answers: list[_SquadAnswer] = []
     is_impossible: bool | None = None
@@ -74,7 +75,7 @@ def read_lines(path: Path) -> Iterator[Line]:
         yield from reader(path)
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}: check the path") from error
-    except (msgspec.MsgspecError, OSError, EOFError, ValueError) as error:
+    except (msgspec.MsgspecError, OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(
             f"{path.name} cannot be read as question-answering rows ({error}): check its format"
         ) from error

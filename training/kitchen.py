@@ -117,6 +117,11 @@ class Kitchen:
             return None
         return Trained(**json.loads(mark.read_text(encoding="utf-8")))
 
+    @property
+    def unfinished(self) -> list[str]:
+        """The needed steps that are still to be taken."""
+        return [name for name in self.needed if self.find_done(name) is None]
+
     def note_done(self, done: Trained) -> None:
         """Say that a step is finished; what it made must be whole by now."""
         write_whole(self._mark(done.step), json.dumps(asdict(done), indent=1))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from training.data import Labelled, refuse_unlearnable
 from worker.contracts.errors import InputError, UsageError
@@ -97,6 +98,14 @@ class Material:
     rows: tuple[Labelled, ...] = ()
     pairs: tuple[Pair, ...] = ()
     epochs: int = 1
+
+
+def describe_lesson(lesson: Lesson) -> dict[str, Any]:
+    """Return what of a lesson decides the student's weights, beside student and teachers."""
+    told = asdict(lesson)
+    for name in ("student", "teachers", "cache"):
+        del told[name]
+    return told
 
 
 def refuse_senseless(lesson: Lesson, materials: Sequence[Material]) -> None:

@@ -16,10 +16,12 @@ LOGGER = logging.getLogger("spanmill.training")
 class Progress:
     """The counters of a run, stored in every checkpoint.
 
-    ``plan`` is the digest of the batches that the steps went through.
+    ``plan`` is the digest of the batches that the steps went through; ``settings`` are what else
+    decides the weights, by their names (None in older checkpoints).
     """
 
     plan: str | None = None
+    settings: dict[str, Any] | None = None
     step: int = 0
     best_score: float = -1.0
     checkpoints_since_best: int = 0

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from training.card import Data, Origin, read_revision
+from training.card import Data, Encoder, Origin, read_revision
 from training.kitchen import Kitchen
 from training.recipe import Pack, list_files, parse_start
 from worker.contracts.bundle import prove_file
@@ -19,7 +19,7 @@ def describe_origin(step: Pack, kitchen: Kitchen) -> Origin:
         recipe=written.text,
         git_revision=read_revision(Path(__file__).parent),
         seeds=list_seeds(kitchen),
-        encoder=recipe.encoder,
+        encoder=name_encoder(recipe.encoder, kitchen.place.encoder),
         encoder_sha256=find_encoder_proof(kitchen),
         checkpoint_sha256=kitchen.prove_start(step.start),
         held_out=f"{share:g} of the passages of {len(files)} files:"
@@ -27,6 +27,20 @@ def describe_origin(step: Pack, kitchen: Kitchen) -> Origin:
         settings=written.settings,
         steps=tuple(one for one in steps if one is not None),
     )
+
+
+def name_encoder(named: Encoder | None, given: str | None) -> Encoder | None:
+    """Return the encoder to tell of: the recipe's, unless one of another name was given instead.
+
+    A folder tells by its name alone: the machine's paths are no part of a card.
+    """
+    if given is None:
+        return named
+    name = Path(given).resolve().name if Path(given).exists() else given
+    if named is not None and name in (named.name, named.name.rpartition("/")[2]):
+        return named
+    instead = "" if named is None else f", given instead of the recipe's {named.name}"
+    return Encoder(name, f"not told{instead}")
 
 
 def find_encoder_proof(kitchen: Kitchen) -> str | None:

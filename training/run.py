@@ -1,6 +1,8 @@
 """A training run: what it learns, its checkpoints, and going on after an interruption."""
 
+import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +26,7 @@ from training.checkpoint import (
     open_encoder,
     open_model,
     point,
+    prove_weights,
     restore_optimizer,
     write_checkpoint,
 )
@@ -58,7 +61,7 @@ class Learner(Protocol):
 
 
 class Run:
-    """A run's state: model, optimizer, average, progress."""
+    """A run's state: model, optimizer, average, progress; on one device."""
 
     def __init__(
         self,
@@ -68,7 +71,11 @@ class Run:
         out: Path,
         make_learner: Callable[[SpanModel], Learner],
     ) -> None:
-        """Open the checkpoint that the run starts from; a missing head is made from the seed."""
+        """Open the checkpoint that the run starts from; a missing head is made from the seed.
+
+        Raises:
+            UsageError: the checkpoint or the schedule cannot be used, or several processes train.
+        """
         torch.manual_seed(schedule.seed)
         self.schedule, self.source, self.out = schedule, source, out
         self.accelerator = _accelerate(schedule)
@@ -90,7 +97,7 @@ class Run:
         self._began = time.monotonic()
 
     def open_loader(self, plan: Plan, items: Sequence[Any], collate: Collate) -> Any:
-        """Return the plan's batches of items; each process gets its share, on its device."""
+        """Return the plan's batches of items, on the run's device."""
         return self.accelerator.prepare_data_loader(
             DataLoader(
                 items,  # type: ignore[arg-type]
@@ -143,17 +150,24 @@ class Run:
             return
         name = f"step-{self.progress.step:07d}"
         write_checkpoint(self.out, name, self._write_files)
-        if self.progress.checkpoints_since_best == 0:
-            point(self.out, BEST, name)
+        self._point_best(name)
         drop_old(self.out, self.schedule.checkpoints_kept)
         self._began = time.monotonic()
 
-    def resume(self, plan: str) -> int:
+    def resume(self, plan: str, lesson: dict[str, Any] | None = None) -> int:
         """Continue from the latest checkpoint of this plan; return how many steps are done.
 
+        ``lesson`` is what beside plan, schedule and start decides the weights.
+
         Raises:
-            UsageError: the folder holds a run over other batches.
+            UsageError: the folder holds a run over other batches, or with other settings.
         """
+        settings = {
+            "starting weights": prove_weights(self.source),
+            **asdict(self.schedule),
+            **({} if lesson is None else lesson),
+        }
+        settings = json.loads(json.dumps(settings))  # as they come back from a checkpoint
         latest = find_latest(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
         if latest is not None:
@@ -168,9 +182,26 @@ class Run:
                     f"{self.out} holds a run over other rows, windows, seeds or teachers: give the"
                     " same ones, or another folder"
                 )
-        self.progress.plan = plan
+            self._refuse_other(settings)
+            self._point_best(latest.name)  # a death may have come between the two links
+        self.progress.plan, self.progress.settings = plan, settings
         self.metrics.forget_after(self.progress.step)
         return self.progress.step
+
+    def _point_best(self, name: str) -> None:
+        """Let ``best`` name the checkpoint that was just written or opened, if it is the best."""
+        if self.accelerator.is_main_process and self.progress.checkpoints_since_best == 0:
+            point(self.out, BEST, name)
+
+    def _refuse_other(self, settings: dict[str, Any]) -> None:
+        """Refuse to go on with settings that the run did not begin with."""
+        before = {} if self.progress.settings is None else self.progress.settings
+        changed = [name for name in settings if name in before and before[name] != settings[name]]
+        if changed:
+            raise UsageError(
+                f"{self.out} holds a run with other {changed[0].replace('_', ' ')}: give the same"
+                " command again, or another folder"
+            )
 
     @property
     def _learner(self) -> Learner:
@@ -195,7 +226,7 @@ class Run:
         kept = "no checkpoint was written yet" if latest is None else f"{latest.name} is kept"
         raise JobError(
             f"the loss or the weights are no numbers any more near step {self.progress.step + 1}"
-            f" ({kept}): lower the learning rate or train in fp32"
+            f" ({kept}): train again in another folder, at a lower learning rate or in fp32"
         )
 
     def _report_step(self, plan: Plan) -> None:
@@ -241,6 +272,13 @@ def make_optimizer(model: torch.nn.Module, schedule: Schedule) -> torch.optim.Ad
 
 
 def _accelerate(schedule: Schedule) -> Accelerator:
+    # Each would get a part of the batches, while rates and steps are counted over all of them.
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise UsageError(
+            f"a training runs on one device, but WORLD_SIZE asks for {processes} processes: start"
+            " it by spanmill alone, and choose the device by CUDA_VISIBLE_DEVICES"
+        )
     # What an earlier run of this process chose for all, such as its precision, is not ours.
     AcceleratorState._reset_state()
     GradientState._reset_state()

@@ -52,7 +52,7 @@ class Schedule:
     stop_after_steps: _Count | None = None
     pool_batches: _Count = 64
     seed: int = 1
-    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    precision: Literal["no", "bf16"] = "bf16"
     attention: Literal["eager", "sdpa"] = "eager"
 
 

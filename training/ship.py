@@ -11,13 +11,22 @@ from pathlib import Path
 import numpy as np
 
 from training.bundle import Description, pack_bundle
-from training.calibrate import Fit, Honesty, calibrate, find_threshold, judge_all, measure_honesty
+from training.calibrate import (
+    Fit,
+    Honesty,
+    calibrate,
+    find_threshold,
+    judge_all,
+    measure_honesty,
+    refuse_uncalibratable,
+)
 from training.card import Card, Data, Origin, Score, Size, Speed, Texts, to_plain
 from training.data import Labelled
 from training.evaluate import Graph, Read, estimate, read_rows
 from training.export import check_parity, export_onnx, open_checkpoint
 from training.quantize import Gated, Mode, quantize_gated
 from worker.contracts.bundle import Bundle
+from worker.contracts.errors import InputError
 from worker.contracts.family import WindowSizes
 from worker.reading.reader import ForwardBatch
 from worker.reading.windows import Encoder, Window
@@ -60,6 +69,8 @@ def ship(
         JobError: a gate is not passed.
         WorldError: the disk does not take it.
     """
+    refuse_uncalibratable(order.held_out)
+    refuse_no_ranges(order.ranges)
     checkpoint = open_checkpoint(order.checkpoint, order.sizes)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".ship-") as folder:
@@ -111,6 +122,16 @@ def ship(
             card=to_plain(card),
         )
         return pack_bundle(out, small, checkpoint.folder / "tokenizer.json", described)
+
+
+def refuse_no_ranges(rows: Sequence[Labelled]) -> None:
+    """Refuse an order whose graph could be proven on no window.
+
+    Raises:
+        InputError: there are no rows.
+    """
+    if not rows:
+        raise InputError("all passages are held out, so no row gives ranges: hold out fewer")
 
 
 def cut_windows(rows: Sequence[Labelled], encoder: Encoder) -> list[Window]:

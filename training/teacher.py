@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from training.checkpoint import find_checkpoint, read_family
+from training.checkpoint import find_checkpoint, open_tokenizer, read_family
 from training.export import open_checkpoint
 from training.predict import SpanModel, TorchScorer
 from worker.contracts.bundle import MANIFEST, load_bundle, prove_file
@@ -213,7 +213,7 @@ def _refuse_no_numbers(teacher: Teacher, logits: NDArray[np.float64]) -> None:
 
 
 def _describe_tokens(folder: Path, family: Family) -> tuple[str, Family]:
-    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer = json.loads(open_tokenizer(folder / "tokenizer.json").to_str())
     parts = [tokenizer.get(part) for part in _TOKENIZER_PARTS]
     return json.dumps(parts, sort_keys=True), replace(family, name="")
 

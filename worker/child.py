@@ -15,10 +15,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from worker.contracts.errors import JobError, SpanmillError, WorldError
+from worker.contracts.options import NAMED_ROWS
 from worker.task import Delivery, Done, Tools, run_batch
 
-#: Rows of a model run that can be named; a larger run is blamed on none of them.
-NAMED_ROWS = 64
 #: The exit code of a process that had no memory left, which the row may or may not be guilty of.
 OUT_OF_MEMORY = 77
 _PARENT_DEATH_SIGNAL = 1

@@ -11,10 +11,9 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from worker.contracts.broker import Broker, connect
+from worker.contracts.options import NAMED_ROWS
 from worker.contracts.scripts import mark_key
 
-#: A larger model run is blamed on none of its rows.
-NAMED_ROWS = 64
 SEND_SECONDS = 2.0
 #: Marks are left out for so long after one could not be sent.
 DEAF_SECONDS = 5.0

@@ -7,9 +7,10 @@ import msgspec
 
 from training.bundle import recalibrate
 from training.calibrate import calibrate as fit_held_out
+from training.calibrate import refuse_uncalibratable
 from training.card import Data, Origin, describe_data, read_revision, read_texts
 from training.checkpoint import find_checkpoint, prove_weights
-from training.data import load_all, load_some, split
+from training.data import load, load_all, load_some, refuse_shared_passages, split
 from training.evaluate import estimate, graph_of, read_rows, to_scored
 from training.quantize import Mode
 from training.ship import Order, choose_rows, ship
@@ -21,6 +22,7 @@ from worker.reading.scores import evaluate as evaluate_rows
 from worker.settings import count_cores
 
 existing = click.Path(exists=True, path_type=Path)
+share = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
 @click.command()
@@ -28,8 +30,10 @@ existing = click.Path(exists=True, path_type=Path)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The bundle's folder.")
 @click.option("--data", "paths", required=True, multiple=True, type=existing,
               help="Files whose held-out passages calibrate; repeat it.")  # fmt: skip
-@click.option("--also-trained-on", multiple=True, type=existing, help="Named on the card only.")
-@click.option("--held-out-share", default=0.04, show_default=True, help="As in fine-tuning.")
+@click.option("--also-trained-on", multiple=True, type=existing,
+              help="Named on the card; no held-out passage may be in it.")  # fmt: skip
+@click.option("--held-out-share", default=0.04, show_default=True, type=share,
+              help="As in fine-tuning.")  # fmt: skip
 @click.option("--seed", default=13, show_default=True, help="As in fine-tuning.")
 @click.option("--report", "reports", multiple=True, help="NAME=FILE: scored for the card alone.")
 @click.option(
@@ -41,8 +45,10 @@ existing = click.Path(exists=True, path_type=Path)
 @click.option("--recipe", type=existing, help="The recipe of the checkpoint, quoted on the card.")
 @click.option("--encoder", type=existing, help="The encoder's weights, for their digest.")
 @click.option("--mode", type=click.Choice(list(Mode)), default=Mode.DYNAMIC, show_default=True)
-@click.option("--range-rows", default=300, show_default=True, help="Rows that give ranges.")
-@click.option("--processes", default=None, type=int, help="How many read; default: the cores.")
+@click.option("--range-rows", default=300, show_default=True, type=click.IntRange(min=1),
+              help="Rows that give ranges.")  # fmt: skip
+@click.option("--processes", default=None, type=click.IntRange(min=1),
+              help="How many read; default: the cores.")  # fmt: skip
 def bundle(
     checkpoint: str,
     out: Path,
@@ -61,6 +67,8 @@ def bundle(
     """Make a bundle from a CHECKPOINT folder: export, quantize, calibrate, score, pack."""
     words = read_texts(texts)
     parts = split(load_all(paths).rows, held_out_share, seed)
+    also = (row for path in also_trained_on for row in load(path).rows)
+    refuse_shared_passages(also, parts.held_out)
     files = [_read_report(report) for report in reports]
     used = dict.fromkeys(paths, "training, and held-out passages for calibration")
     used |= dict.fromkeys(also_trained_on, "training")
@@ -93,11 +101,13 @@ def bundle(
 @click.argument("name")
 @click.option("--data", "paths", required=True, multiple=True, type=existing, help="Labelled rows.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The new bundle.")
-@click.option("--processes", default=None, type=int, help="How many read; default: the cores.")
+@click.option("--processes", default=None, type=click.IntRange(min=1),
+              help="How many read; default: the cores.")  # fmt: skip
 def calibrate(name: str, paths: tuple[Path, ...], out: Path, processes: int | None) -> None:
     """Fit threshold and confidence of the bundle NAME on rows of your own; weights stay."""
     opened = load_bundle(find_bundle(name))
     rows = load_all(paths).rows
+    refuse_uncalibratable(rows)
     cores = count_cores() if processes is None else processes
     fit = fit_held_out(read_rows(graph_of(opened), rows, cores))
     recalibrate(opened, fit, out)
@@ -114,7 +124,8 @@ def calibrate(name: str, paths: tuple[Path, ...], out: Path, processes: int | No
 @click.option("--null-threshold", default=None, type=float, help="Default: the bundle's.")
 @click.option("--language", default=ENGLISH, type=click.Choice(list(LANGUAGES)), show_default=True,
               help="How texts are compared: as SQuAD does (en), as MLQA does.")  # fmt: skip
-@click.option("--processes", default=None, type=int, help="How many read; default: the cores.")
+@click.option("--processes", default=None, type=click.IntRange(min=1),
+              help="How many read; default: the cores.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
     name: str,

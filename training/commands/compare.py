@@ -31,7 +31,8 @@ from worker.settings import count_cores
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write JSON there.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write Markdown there.")
 @click.option("--plots", type=click.Path(path_type=Path), help="A folder for PNG and SVG.")
-@click.option("--processes", default=None, type=int, help="How many read; default: the cores.")
+@click.option("--processes", default=None, type=click.IntRange(min=1),
+              help="How many read; default: the cores.")  # fmt: skip
 def compare(
     bundles: tuple[str, ...],
     data: Path,

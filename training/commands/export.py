@@ -3,20 +3,22 @@
 from pathlib import Path
 
 import click
-from tokenizers import Tokenizer
 
 from training.calibrate import find_threshold
+from training.checkpoint import open_tokenizer
 from training.data import load_all, split
 from training.evaluate import Graph, read_rows
 from training.export import check_parity, export_onnx, open_checkpoint
 from training.quantize import Mode, quantize_gated
 from training.samples import SAMPLE
-from training.ship import choose_rows, cut_windows, describe_quantization
+from training.ship import choose_rows, cut_windows, describe_quantization, refuse_no_ranges
+from worker.contracts.errors import InputError, UsageError
 from worker.contracts.family import FAMILIES, WindowSizes
 from worker.reading.windows import Encoder
 from worker.settings import count_cores
 
 existing = click.Path(exists=True, path_type=Path)
+share = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
 @click.command()
@@ -26,7 +28,11 @@ existing = click.Path(exists=True, path_type=Path)
 @click.option("--max-window-tokens", default=384, show_default=True)
 def export(checkpoint: str, out: Path, mask: bool, max_window_tokens: int) -> None:
     """Turn a CHECKPOINT folder (safetensors) into an fp32 ONNX graph with the same logits."""
-    opened = open_checkpoint(checkpoint, WindowSizes(max_window_tokens=max_window_tokens))
+    try:
+        sizes = WindowSizes(max_window_tokens=max_window_tokens)
+    except ValueError as error:
+        raise UsageError(f"--max-window-tokens {max_window_tokens} is too low: {error}") from error
+    opened = open_checkpoint(checkpoint, sizes)
     export_onnx(opened, out, mask=mask)
     encoder = opened.encoder
     texts = [(question, context * 6) for question, context in SAMPLE]
@@ -49,12 +55,13 @@ def export(checkpoint: str, out: Path, mask: bool, max_window_tokens: int) -> No
 @click.option("--family", default="bert", type=click.Choice(sorted(FAMILIES)), show_default=True)
 @click.option("--mode", type=click.Choice(list(Mode)), default=Mode.DYNAMIC, show_default=True)
 @click.option("--data", "paths", required=True, multiple=True, type=existing, help="Rows.")
-@click.option(
-    "--held-out-share", default=0.04, show_default=True, help="Of passages, for the gate."
-)
+@click.option("--held-out-share", default=0.04, show_default=True, type=share,
+              help="Of passages, for the gate.")  # fmt: skip
 @click.option("--seed", default=13, show_default=True, help="Which passages those are.")
-@click.option("--range-rows", default=300, show_default=True, help="Rows that give ranges.")
-@click.option("--processes", default=None, type=int, help="How many read; default: the cores.")
+@click.option("--range-rows", default=300, show_default=True, type=click.IntRange(min=1),
+              help="Rows that give ranges.")  # fmt: skip
+@click.option("--processes", default=None, type=click.IntRange(min=1),
+              help="How many read; default: the cores.")  # fmt: skip
 def quantize(
     graph: Path,
     out: Path,
@@ -70,7 +77,10 @@ def quantize(
     """Turn an fp32 GRAPH into int8; nodes that cost too much F1 stay in fp32."""
     sizes = WindowSizes()
     parts = split(load_all(paths).rows, held_out_share, seed)
-    encoder = Encoder(Tokenizer.from_file(str(tokenizer)), FAMILIES[family], sizes)
+    if not parts.held_out:
+        raise InputError("no passage is held out to judge int8 by: raise --held-out-share")
+    refuse_no_ranges(parts.train)
+    encoder = Encoder(open_tokenizer(tokenizer), FAMILIES[family], sizes)
     windows = cut_windows(choose_rows(parts.train, range_rows), encoder)
     cores = count_cores() if processes is None else processes
 

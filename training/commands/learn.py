@@ -37,7 +37,7 @@ _COMMON = (
     click.option("--patience", default=None, type=click.IntRange(min=0),
                  help="Checkpoints without a better F1 that are borne; default: all."),
     click.option("--precision", default=_DEFAULTS.precision, show_default=True,
-                 type=click.Choice(["no", "bf16", "fp16"])),
+                 type=click.Choice(["no", "bf16"])),
     click.option("--seed", default=_DEFAULTS.seed, show_default=True),
 )  # fmt: skip
 

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+#: Rows of a model run that can be named; a larger run that crashes is blamed on none of them.
+NAMED_ROWS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class ReadingOptions:

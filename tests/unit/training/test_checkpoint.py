@@ -10,19 +10,22 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.tiny import Tiny
+from tests.tiny import SIZES, Tiny
 from training import checkpoint as module
 from training.checkpoint import (
+    check_fit,
     drop_old,
     find_checkpoint,
     find_latest,
     flatten_optimizer,
+    open_encoder,
     open_model,
     point,
     read_family,
     restore_optimizer,
     write_checkpoint,
 )
+from training.teacher import refuse_other_tokens
 from worker.contracts.errors import UsageError, WorldError
 
 
@@ -67,6 +70,21 @@ def test_damaged_weights_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     folder = _copy(tiny, tmp_path / "damaged")
     (folder / "model.safetensors").write_bytes(b"12345678 not weights")
     _refuse(folder, "cannot be read")
+
+
+@pytest.mark.parametrize("content", ["", "no json", '{"model": 3}', "[]"])
+def test_a_damaged_tokenizer_is_refused(content: str, tiny: Tiny, tmp_path: Path) -> None:
+    folder = _copy(tiny, tmp_path / "damaged")
+    model, family = open_model(folder, dropout=0.0, attention="eager")
+    (folder / "tokenizer.json").write_text(content)
+    for use in (
+        lambda: open_encoder(folder, family, SIZES),
+        lambda: check_fit(model, folder, SIZES),
+        lambda: refuse_other_tokens([], folder),
+    ):
+        with pytest.raises(UsageError, match=r"tokenizer\.json cannot be read") as caught:
+            use()
+        assert "\n" not in str(caught.value)
 
 
 def test_a_name_that_neither_disk_nor_hub_knows_is_refused(
@@ -135,6 +153,26 @@ def test_old_checkpoints_go_but_never_one_that_is_named(tmp_path: Path) -> None:
     drop_old(tmp_path, kept=2)
     folders = {path.name for path in tmp_path.iterdir() if not path.is_symlink()}
     assert folders == {"step-2", "step-4", "step-5"}
+
+
+def test_a_link_that_the_disk_does_not_take_is_told_in_a_sentence(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "step-1", _writer(1))
+    (tmp_path / "best").mkdir()  # no link can replace a folder
+    with pytest.raises(WorldError, match=r"best could not be set to step-1 .*resume"):
+        point(tmp_path, "best", "step-1")
+
+
+def test_a_checkpoint_that_cannot_be_deleted_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    for size in (1, 2):
+        write_checkpoint(tmp_path, f"step-{size}", _writer(size))
+    monkeypatch.setattr(shutil, "rmtree", refuse)  # as root may delete anything
+    with pytest.raises(WorldError, match=r"step-1 could not be deleted \(Permission denied\)"):
+        drop_old(tmp_path, kept=1)
 
 
 def test_an_optimizer_comes_back_as_it_was() -> None:

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -83,6 +85,18 @@ def test_bundle_goes_all_the_way_and_calibrate_and_evaluate_go_on(
     assert scores["total"] == 60
 
 
+def test_held_out_passages_that_were_trained_on_elsewhere_are_refused(
+    tiny: Tiny, rows: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "texts.toml").write_text(TEXTS)
+    with pytest.raises(InputError, match="held-out passages are trained on too"):
+        _run(
+            "bundle", str(tiny.checkpoint("bert")), "--out", str(tmp_path / "b"), "--data",
+            str(rows), "--held-out-share", "0.4", "--also-trained-on", str(rows), "--texts",
+            str(tmp_path / "texts.toml"),
+        )  # fmt: skip
+
+
 def test_a_report_that_names_no_file_is_refused(tiny: Tiny, rows: Path, tmp_path: Path) -> None:
     (tmp_path / "texts.toml").write_text(TEXTS)
     with pytest.raises(UsageError, match="NAME=FILE"):
@@ -101,6 +115,92 @@ def test_data_without_any_answer_is_refused(tiny: Tiny, rows: Path, tmp_path: Pa
     out = str(tmp_path / "b")
     with pytest.raises(InputError, match=r"all 60 rows .* are unanswerable"):
         _run("calibrate", str(tiny.bundle("bert")), "--data", str(silent), "--out", out)
+
+
+def _write(path: Path, lines: list[dict[str, object]]) -> Path:
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("answered", "passages", "named"),
+    [(range(60), 60, "no unanswerable"), (range(30), 1, "one passage")],
+)
+def test_rows_on_which_nothing_can_be_fitted_are_refused_before_they_are_read(
+    answered: Sequence[int],
+    passages: int,
+    named: str,
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines: list[dict[str, object]] = [
+        {
+            "id": str(number),
+            "question": QUESTIONS[0],
+            "context": f"{PASSAGES[0]} ({number % passages})",
+            "answers": {"text": ["The mill"], "answer_start": [0]} if number in answered else {},
+        }
+        for number in range(60)
+    ]
+    file = _write(tmp_path / "rows.jsonl", lines)
+    monkeypatch.setattr("training.commands.bundle.read_rows", None)  # reading would be an error
+    with pytest.raises(InputError, match=named):
+        _run(
+            "calibrate", str(tiny.bundle("bert")), "--data", str(file), "--out",
+            str(tmp_path / "b"),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["bundle", "quantize"])
+@pytest.mark.parametrize(("held_out_share", "named"), [("1e-9", "held.out"), ("0.999999", "all")])
+def test_a_split_that_leaves_nothing_is_refused_before_any_work(
+    command: str, held_out_share: str, named: str, tiny: Tiny, rows: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "texts.toml").write_text(TEXTS)
+    (tmp_path / "no.onnx").write_text("this would be read first")
+    given = {
+        "bundle": [str(tiny.checkpoint("bert")), "--texts", str(tmp_path / "texts.toml")],
+        "quantize": [
+            str(tmp_path / "no.onnx"), "--tokenizer",
+            str(tiny.checkpoint("bert") / "tokenizer.json"),
+        ],
+    }[command]  # fmt: skip
+    with pytest.raises(InputError, match=named):
+        _run(
+            command, *given, "--data", str(rows), "--held-out-share", held_out_share, "--out",
+            str(tmp_path / "out"),
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("bundle", ["--range-rows", "0"]),
+        ("bundle", ["--held-out-share", "0"]),
+        ("quantize", ["--range-rows", "0"]),
+        ("quantize", ["--held-out-share", "1"]),
+        *((name, ["--processes", "0"])
+          for name in ("bundle", "calibrate", "evaluate", "quantize", "compare")),
+    ],
+)  # fmt: skip
+def test_numbers_that_make_no_sense_are_usage_errors(command: str, more: list[str]) -> None:
+    with pytest.raises(click.BadParameter, match="range"):
+        _run(command, *more)
+
+
+def test_a_precision_whose_overflows_would_end_the_run_is_not_offered() -> None:
+    with pytest.raises(click.BadParameter, match="fp16"):
+        _run("finetune", "checkpoint", "--precision", "fp16")
+
+
+def test_windows_too_short_to_step_forward_are_a_usage_error(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--max-window-tokens 128 is too low"):
+        _run(
+            "export", str(tiny.checkpoint("bert")), "--out", str(tmp_path / "x.onnx"),
+            "--max-window-tokens", "128",
+        )  # fmt: skip
 
 
 def test_finetune_then_distill_give_checkpoints_that_read(

@@ -84,6 +84,17 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
         assert load(path) == expected, path.name
 
 
+def test_numbers_are_ids_too(tmp_path: Path) -> None:
+    lines = [_line(id=0), _line(id=7)]
+    pq.write_table(pa.Table.from_pylist(lines), tmp_path / "set.parquet")
+    files = [
+        _write_lines(tmp_path / "set.jsonl", lines),
+        _write_squad(tmp_path / "set.json", lines),
+        tmp_path / "set.parquet",
+    ]
+    assert [[row.id for row in load(file).rows] for file in files] == [["0", "7"]] * 3
+
+
 def test_parquet_that_does_not_say_impossible_is_unanswerable_without_answers(
     tmp_path: Path,
 ) -> None:
@@ -132,6 +143,7 @@ def test_offsets_count_code_points(tmp_path: Path) -> None:
         ("other.json", json.dumps({"rows": [UNREAD]}).encode()),
         ("other.jsonl", json.dumps({"question": UNREAD, "context": 3}).encode()),
         ("damaged.jsonl.gz", gzip.compress(UNREAD.encode() * 99, mtime=0)[:-9]),
+        ("spoilt.jsonl.gz", gzip.compress(UNREAD.encode(), mtime=0)[:10] + b"\xff" * 40),
         ("plain.jsonl.gz", UNREAD.encode()),
         ("binary.jsonl", b"\xff\xfe" + UNREAD.encode()),
         ("broken.parquet", UNREAD.encode()),

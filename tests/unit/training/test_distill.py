@@ -256,6 +256,20 @@ def test_a_run_does_not_go_on_with_another_teacher(
         )
 
 
+def test_a_run_goes_on_with_the_same_lesson_alone(teacher: Path, tmp_path: Path) -> None:
+    lesson = _lesson(teacher, tmp_path, hard=0.5, soft=0.5)
+    materials = (Material(ROWS),)
+    for _ in range(2):
+        _teach(lesson, tmp_path / "out", materials=materials)
+    for other, named in (
+        (replace(lesson, weights=Weights(hard=0.1, soft=0.9)), "weights"),
+        (replace(lesson, temperature=3.0), "temperature"),
+        (replace(lesson, student=Student(str(teacher), layers=(1, 3))), "starting weights"),
+    ):
+        with pytest.raises(UsageError, match=f"other {named}"):
+            _teach(other, tmp_path / "out", materials=materials)
+
+
 def _imitate(teacher: Path, tmp_path: Path, watched: Path | None, **weights: float) -> Imitation:
     models = [
         None if folder is None else open_model(folder, dropout=0.1, attention="eager")[0]

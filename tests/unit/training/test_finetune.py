@@ -81,6 +81,13 @@ def _train_until(
             _train(tiny, out, replace(FAST, **changes))
 
 
+def _alter(out: Path, **settings: Any) -> None:
+    """Let the latest checkpoint say that its run had these settings."""
+    file = out / "latest" / "progress.json"
+    noted = json.loads(file.read_text())
+    file.write_text(json.dumps(noted | {"settings": noted["settings"] | settings}))
+
+
 def test_a_run_that_was_cut_resumes_to_the_same_weights(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +108,39 @@ def test_a_folder_with_another_run_is_refused(tiny: Tiny, tmp_path: Path) -> Non
         _train(tiny, tmp_path, replace(FAST, seed=9), epochs=2)
 
 
+@pytest.mark.parametrize(
+    ("change", "named"), [({"learning_rate": 1e-3}, "learning rate"), ({"dropout": 0.2}, "dropout")]
+)
+def test_a_folder_with_a_run_of_another_schedule_is_refused(
+    change: dict[str, float], named: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    _train(tiny, tmp_path, epochs=1)
+    with pytest.raises(UsageError, match=f"other {named}"):
+        _train(tiny, tmp_path, replace(FAST, **change), epochs=1)  # type: ignore[arg-type]
+
+
+def test_a_folder_with_a_run_from_other_weights_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    best = _train(tiny, tmp_path / "first", epochs=1)
+    _train(tiny, tmp_path / "second", epochs=1)
+    with pytest.raises(UsageError, match="other starting weights"):
+        finetune(str(best), [Stage(ROWS, 1)], HELD_OUT, FAST, SIZES, tmp_path / "second")
+
+
+def test_a_run_that_noted_its_plan_alone_goes_on(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _train_until(4, monkeypatch, tiny, tmp_path)
+    file = tmp_path / "latest" / "progress.json"
+    noted = json.loads(file.read_text())
+    del noted["settings"]
+    file.write_text(json.dumps(noted))
+    _train(tiny, tmp_path)
+    after = json.loads((tmp_path / "latest" / "progress.json").read_text())
+    assert after["plan"] == noted["plan"]
+    assert after["step"] > noted["step"]
+    assert after["settings"]["learning_rate"] == FAST.learning_rate
+
+
 @pytest.mark.parametrize("held_out", [(), (replace(ROWS[0], id="again", answers=()),)])
 def test_held_out_rows_that_judge_nothing_are_refused(
     held_out: tuple[Labelled, ...], tiny: Tiny, tmp_path: Path
@@ -117,6 +157,14 @@ def test_windows_that_the_model_cannot_read_are_refused(tiny: Tiny, tmp_path: Pa
     checkpoint = str(tiny.checkpoint("bert"))
     with pytest.raises(UsageError, match="reads 512 tokens"):
         finetune(checkpoint, [Stage(ROWS)], HELD_OUT, FAST, sizes, tmp_path / "out")
+
+
+def test_several_processes_are_refused(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun and accelerate launch tell
+    with pytest.raises(UsageError, match="on one device"):
+        _train(tiny, tmp_path / "out", epochs=1)
 
 
 def test_runs_of_one_process_have_each_their_own_precision(tiny: Tiny, tmp_path: Path) -> None:
@@ -161,6 +209,22 @@ def test_the_loss_falls_and_every_step_is_recorded(tiny: Tiny, tmp_path: Path) -
     assert 0 <= scores[-1]["answerable_f1"] <= 100
 
 
+def test_a_run_that_died_before_it_named_the_best_names_it_when_it_goes_on(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    schedule = replace(FAST, checkpoint_every_steps=99)  # one checkpoint, the run's last
+    with monkeypatch.context() as patched:
+        patched.setattr("training.run.point", die)
+        with pytest.raises(KeyboardInterrupt):
+            _train(tiny, tmp_path, schedule, epochs=1)
+    assert (tmp_path / "latest").exists()
+    best = _train(tiny, tmp_path, schedule, epochs=1)
+    assert best.resolve() == (tmp_path / "latest").resolve()
+
+
 def test_the_best_checkpoint_is_returned_and_kept(tiny: Tiny, tmp_path: Path) -> None:
     best = _train(tiny, tmp_path, epochs=8)
     scored = {line["step"]: line["score"] for line in _metrics(tmp_path) if "score" in line}
@@ -180,6 +244,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
 ) -> None:
     _train_until(4, monkeypatch, tiny, tmp_path)
     before = _tensors(tmp_path)
+    _alter(tmp_path, checkpoint_every_steps=every, learning_rate=math.inf)
     broken = replace(FAST, learning_rate=math.inf, checkpoint_every_steps=every)
     with pytest.raises(JobError, match="step-0000003 is kept"):
         _train(tiny, tmp_path, broken)

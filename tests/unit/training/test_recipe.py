@@ -154,6 +154,7 @@ def test_a_name_that_leads_nowhere_is_one_sentence(setting: str, named: str, rec
     [
         ("steps.first.schedule.batch_windows=0", "`int` >= 1"),
         ("steps.first.schedule.precision=fp8", "fp8"),
+        ("steps.first.schedule.precision=fp16", "fp16"),
         ("steps.first.schedule.learning_rate=fast", "learning_rate"),
         ("steps.first.stages.0.epochs=0", "`int` >= 1"),
         ("steps.first.kind=fine", "fine"),

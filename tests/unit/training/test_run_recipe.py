@@ -18,10 +18,12 @@ from safetensors.torch import load_file, save_file
 
 from producer.cli import main
 from tests.tiny import PASSAGES, Tiny
+from training.card import Encoder
 from training.follow import follow
 from training.kitchen import Place
 from training.lines import telling
 from training.progress import LOGGER
+from training.provenance import name_encoder
 from training.recipe_file import read_recipe
 from worker.contracts.bundle import Bundle, load_bundle
 from worker.contracts.errors import InputError, UsageError
@@ -163,6 +165,10 @@ def test_a_card_tells_how_the_bundle_was_made(undisturbed: tuple[Bundle, list[st
     assert weights[0][1] == weights[1][0]
     assert weights[2][1] == origin["checkpoint_sha256"]
     assert weights[0][0] == origin["encoder_sha256"]
+    assert origin["encoder"] == {
+        "name": "checkpoint-bert",
+        "licence": "not told, given instead of the recipe's nobody/no-such-encoder",
+    }  # fmt: skip
     assert origin["seeds"] == {
         "held-out split": 1, "mills": 2, "other": 3, "first": 1, "second": 1, "small": 1,
     }  # fmt: skip
@@ -226,6 +232,16 @@ def test_ctrl_c_ends_a_run_with_the_way_to_go_on(
     assert "first: from encoder" in said
     assert "interrupted: the same command goes on from the last checkpoint" in said
     assert not (tmp_path / "out" / "first.done.json").exists()
+
+
+def test_a_copy_of_the_recipes_encoder_is_told_as_the_recipe_does(tmp_path: Path) -> None:
+    named = Encoder("nobody/no-such-encoder", "CC0-1.0")
+    (tmp_path / "no-such-encoder").mkdir()
+    for given in (None, named.name, str(tmp_path / "no-such-encoder")):
+        assert name_encoder(named, given) == named
+    assert name_encoder(named, "somebody/else") == Encoder(
+        "somebody/else", "not told, given instead of the recipe's nobody/no-such-encoder"
+    )
 
 
 def test_a_finished_run_stays_as_it_is(
@@ -307,6 +323,14 @@ def test_rows_without_any_answer_are_refused(home: Path, tiny: Tiny, tmp_path: P
     settings = ["steps.first.stages=[{ rows = ['other'] }]"]
     with pytest.raises(InputError, match="are unanswerable, so no span can be learned"):
         _follow(home, tiny.checkpoint("bert"), tmp_path / "out", *settings)
+
+
+def test_held_out_rows_that_cannot_calibrate_are_refused_before_anything_is_trained(
+    home: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="no held-out rows"):
+        _follow(home, tiny.checkpoint("bert"), tmp_path / "out", "held_out.share=1e-9")
+    assert not (tmp_path / "out" / "first").exists()
 
 
 def test_a_checkpoint_without_a_head_becomes_no_bundle(

@@ -12,7 +12,7 @@ from training.data import Gold, Labelled
 from training.quantize import Mode
 from training.ship import Order, ship
 from worker.contracts.bundle import Bundle, load_bundle
-from worker.contracts.errors import InputError
+from worker.contracts.errors import InputError, JobError
 
 TEXTS = """
 name = "tiny"
@@ -97,7 +97,7 @@ def test_a_bundle_that_cannot_be_made_leaves_the_old_one(tiny: Tiny, tmp_path: P
     )
     out = tmp_path / "bundle"
     first = pack_bundle(out, source / "model.onnx", source / "tokenizer.json", described)
-    with pytest.raises(ValueError, match="has no span"):
+    with pytest.raises(JobError, match="has no span"):
         pack_bundle(
             out, source / "model.onnx", source / "tokenizer.json", described, [("Who?", "")]
         )

@@ -14,10 +14,10 @@ import pytest
 
 from tests.benchmarks.instant import open_instant_tools
 from worker.attempts import OutgoingBatch
-from worker.child import NAMED_ROWS, Marks
+from worker.child import Marks
 from worker.contracts.errors import JobError, WorldError
 from worker.contracts.job import shard_key
-from worker.contracts.options import ForwardPolicy, ReadingOptions
+from worker.contracts.options import NAMED_ROWS, ForwardPolicy, ReadingOptions
 from worker.contracts.shard import EXAMPLE_SCHEMA, encode_payload
 from worker.local import HELD_BATCHES, FleetOptions, Hooks, run_fleet
 from worker.task import Done, Tools

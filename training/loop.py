@@ -1,0 +1,32 @@
+"""The loop that fine-tuning and distillation share: learn, judge, keep, stop."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import skip_first_batches  # type: ignore[import-untyped]
+
+from training.data import Labelled
+from training.run import BEST, Run
+from training.schedule import Plan, find_last_step
+
+
+def train(run: Run, plan: Plan, loader: Any, done: int, held_out: Sequence[Labelled]) -> Path:
+    """Learn from the loader's batches, after the ``done`` steps; return the best one's folder.
+
+    Raises:
+        JobError: the loss is no number any more; the last checkpoint stays.
+        WorldError: a checkpoint could not be written; the previous one stays.
+    """
+    schedule = run.schedule
+    last_step = find_last_step(plan, schedule)
+    for batch in skip_first_batches(loader, done * schedule.accumulation):
+        if run.progress.step >= last_step or run.has_lost_patience():
+            break
+        if not run.learn(batch, plan):
+            continue
+        is_last = run.progress.step == last_step
+        if is_last or run.progress.step % schedule.checkpoint_every_steps == 0:
+            run.evaluate(held_out)
+            run.save()
+    return run.out / BEST
