@@ -142,6 +142,7 @@ class _Publisher:
 
     def _put(self, number: int, payload: bytes) -> None:
         """Put one batch in flight as soon as there is room."""
+        began = time.monotonic()
         while True:
             self._look()
             admission = self._follower.insist(
@@ -149,6 +150,7 @@ class _Publisher:
             )
             if admission == Admission.FULL:
                 self._fleet.meter.wait(FULL_SECONDS)
+                self._follower.wait_for_room(began)
                 time.sleep(FULL_SECONDS)
             elif admission == Admission.UNKNOWN:
                 self._follower.insist(self._open)

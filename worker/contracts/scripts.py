@@ -137,7 +137,8 @@ redis.call('DEL', key(ARGV[1], 'cancelled'), key(ARGV[1], 'trouble'))
 return tonumber(redis.call('HGET', about, 'batches_done'))
 """
 
-# ARGV: job, batch, payload, batches and bytes allowed.
+# ARGV: job, batch, payload, batches and bytes allowed. A job that has nothing in flight gets room in
+# any case: what is there may be waiting for workers that never come.
 ADMIT = """
 local job, batch, size = ARGV[1], ARGV[2], string.len(ARGV[3])
 local member = job .. ':' .. batch
@@ -151,8 +152,8 @@ local sharing = redis.call('ZCARD', '%PRODUCERS%')
 local count = redis.call('ZCARD', '%WAITING%') + redis.call('ZCARD', '%LEASES%')
 local bytes = tonumber(redis.call('GET', '%IN_FLIGHT_BYTES%') or '0')
 local max_count, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
-if count > 0 and (count >= max_count or bytes + size > max_bytes) then return 'full' end
 local my_count = tonumber(redis.call('HGET', '%JOB_BATCHES%', job) or '0')
+if my_count > 0 and (count >= max_count or bytes + size > max_bytes) then return 'full' end
 local my_bytes = tonumber(redis.call('HGET', '%JOB_BYTES%', job) or '0')
 if my_count > 0 and sharing > 1
     and (my_count >= max_count / sharing or my_bytes + size > max_bytes / sharing) then
@@ -331,7 +332,8 @@ for i = 1, #waiting, 2 do
     local begun = past(redis.call('HGET', '%BEGUN%', queue))
     local busy = past(redis.call('HGET', '%BUSY%', queue))
     if (lengths[queue] == 0 and busy < sent_before)
-        or tonumber(waiting[i + 1]) < begun - tonumber(ARGV[3]) then
+        or tonumber(waiting[i + 1]) < begun - tonumber(ARGV[3])
+        or not has_payload(job, batch) then
       again(waiting[i])
     end
   end
