@@ -4,6 +4,7 @@ What is published is bounded by the ledger; what gets lost on the way is sent or
 """
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,7 +96,8 @@ class _Publisher:
             if not self._fleet.wait:
                 raise Published
             if self._follow() and self._follower.insist(self._is_answered):
-                self._fleet.ledger.forget(self._job)
+                with suppress(WorldError):  # its keys expire
+                    self._fleet.ledger.forget(self._job)
                 return
             self._pass_time(AGAIN_SECONDS)
 
@@ -108,9 +110,9 @@ class _Publisher:
         manifest = self._run.manifest
         token = name_root(folder.store)
         about = About(self._job, self._fleet.queue, token, manifest.created_at, manifest.batches)
-        self._clear(manifest.created_at)
+        self._clear(about)
+        counted = self._read_counted()  # first: a batch that is counted has its shard by then
         done = np.fromiter(folder.iter_done(), dtype=np.int64)
-        counted = self._read_counted()
         if np.setdiff1d(counted, done).size:  # a shard was deleted: it is missing again
             ledger.forget(self._job)
             counted = counted[:0]
@@ -120,19 +122,26 @@ class _Publisher:
         ledger.recount(self._job, ((one.batch, one.rows, one.errors) for one in stats))
         self._follower.begin()
 
-    def _clear(self, made: str) -> None:
+    def _clear(self, about: About) -> None:
         """Wait for the end of a job of the same name that this one replaces, and forget it."""
         ledger = self._fleet.ledger
         counts = ledger.count(self._job)
-        if counts is None or counts.made == made:
+        if counts is None or counts.made == about.made:
             return
+        if counts.root != about.root:
+            raise JobError(
+                f"another jobs' folder has a job {self._job} at this broker: give this one another"
+                " name by --job-id"
+            )
         ledger.cancel(self._job)
+        was_busy = counts.busy > 0
         while counts is not None and counts.busy:
             if self._run.interrupted():
                 raise Interrupted
             time.sleep(FOLLOW_SECONDS)
             counts = ledger.count(self._job)
-        self._run.folder.store.remove(f"{self._job}/shards")  # all are its own
+        if was_busy:  # shards may be of the job that is replaced
+            self._run.folder.store.remove(f"{self._job}/shards")
         ledger.forget(self._job)
 
     def _read_counted(self) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":

@@ -160,6 +160,21 @@ def test_a_cancelled_job_is_not_begun_and_takes_no_room(ledger: Ledger, job: str
     assert ledger.admit(job, 0, b"x", ROOM) == Admission.ADMITTED
 
 
+def test_nothing_is_said_of_a_job_after_it_was_cancelled(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    for batch in range(3):
+        ledger.admit(job, batch, b"x", ROOM)
+        ledger.begin(job, batch, "a")
+    assert ledger.give_back(job, 0, "a", "the disk is full", 5.0)
+    ledger.cancel(job)
+    assert not ledger.commit(job, 1, 1, 0)
+    ledger.open_job(About(JOB, "spanmill-test", "token", "now", 10))
+    ledger.cancel(job)
+    redis_server.client.hset(f"spanmill:{{{job}}}:about", "moved", time.time() - 60)
+    assert not ledger.give_back(job, 2, "a", "the disk is full", 5.0)
+
+
 def test_a_payload_that_is_gone_is_asked_for(
     ledger: Ledger, redis_server: RedisServer, job: str
 ) -> None:
