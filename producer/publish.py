@@ -6,6 +6,7 @@ What is published is bounded by the ledger; what gets lost on the way is sent or
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from worker.contracts.ledger import Ledger
 from worker.contracts.queue import SENDER_KEYS, name_queue
 from worker.contracts.resend import Resender
 from worker.contracts.root import name_root
-from worker.contracts.shard import encode_payload, open_shard
+from worker.contracts.shard import encode_payload, read_footer
 
 #: Waits while there is no room, and while others answer.
 FULL_SECONDS = 0.05
@@ -118,7 +119,7 @@ class _Publisher:
             counted = counted[:0]
         ledger.open_job(about)
         fresh = np.setdiff1d(done, counted).tolist()
-        stats = (open_shard(folder.need_shard(number))[0].stats for number in fresh)
+        stats = (read_footer(partial(folder.need_tail, number)).stats for number in fresh)
         ledger.recount(self._job, ((one.batch, one.rows, one.errors) for one in stats))
         self._follower.begin()
 

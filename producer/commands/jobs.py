@@ -17,7 +17,7 @@ from producer.options import BROKER, JOBS_ROOT, JSON, option
 from producer.place import resolve
 from producer.plan import check_place, check_writable
 from producer.progress import Progress
-from producer.status import JobStatus, StatusReader, find_store
+from producer.status import LIVE, JobStatus, StatusReader, find_store
 from worker.contracts.broker import parse_broker
 from worker.contracts.errors import JobError, UsageError
 from worker.contracts.folder import JobFolder, list_jobs
@@ -152,6 +152,8 @@ def collect(
     check_writable(find_parent(output), "the output's folder", "--out")
     summary = collect_answers(folder, manifest, output, partial=partial)
     lacking = sum(1 for _ in folder.iter_done()) < manifest.batches
+    if not partial and folder.read_state() in LIVE and not is_held(folder.store, job):
+        folder.put_event(State.COMPLETED_WITH_ERRORS if summary.errors else State.COMPLETED)
     if as_json:
         click.echo(msgspec.json.encode(msgspec.to_builtins(summary) | {"partial": lacking}))
     else:

@@ -60,6 +60,7 @@ def test_what_is_published_without_waiting_is_answered_and_collected_later(
     where = ["--jobs-root", fleet.desk.jobs, "--out", "elsewhere.parquet"]
     assert fleet.desk.run("collect", fleet.desk.job(), *where).status == 0
     assert fleet.desk.answers("elsewhere.parquet") == undisturbed
+    assert fleet.desk.states()[-1] == "completed"
     assert fleet.run("resume").status == 0
     assert fleet.desk.answers() == undisturbed
 
