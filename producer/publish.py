@@ -12,7 +12,6 @@ import numpy as np
 
 from producer.diary import Diary
 from producer.follow import Follower
-from producer.lock import name_command
 from producer.meter import Meter
 from producer.run import Interrupted, Published, Run, is_answered, missing_batches
 from worker.contracts.broker import parse_broker
@@ -59,8 +58,7 @@ class Fleet:
             try:
                 _Publisher(self, run, follower).run()
             except WorldError as error:
-                again = name_command("resume", run.folder.store, run.manifest.job)
-                raise JobError(f"{error}, then run `{again}`") from error
+                raise JobError(f"{error}, then run `{run.name_resume()}`") from error
 
 
 def open_fleet(

@@ -199,6 +199,15 @@ def test_an_interrupted_job_goes_on_with_resume(fleet: FleetDesk, undisturbed: l
     assert fleet.desk.answers() == undisturbed
 
 
+def test_the_line_that_a_stopped_job_prints_goes_on_in_its_queue(fleet: FleetDesk) -> None:
+    submitted = fleet.start("--queue", "urgent")
+    wait_for(lambda: (one := fleet.counts()) and one.in_flight, "some in flight")
+    submitted.interrupt()
+    assert submitted.finish().err.endswith(" --broker URL --queue urgent\n")
+    fleet.start_worker("--queue", "urgent")
+    assert fleet.run("resume").status == 0  # the broker knows it
+
+
 def test_a_cancelled_job_stops_and_can_be_resumed(fleet: FleetDesk, undisturbed: list[Row]) -> None:
     submitted = fleet.start()
     wait_for(lambda: (one := fleet.counts()) and one.in_flight, "some in flight")
