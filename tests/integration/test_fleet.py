@@ -65,10 +65,21 @@ def test_what_is_published_without_waiting_is_answered_and_collected_later(
     assert fleet.desk.answers() == undisturbed
 
 
+def count_scripts(fleet: FleetDesk) -> int:
+    """Return how many scripts the broker ran; a look at a job takes two."""
+    calls: int = fleet.server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    return calls
+
+
 def test_a_job_that_nobody_waits_for_is_watched_until_all_is_answered(fleet: FleetDesk) -> None:
     assert fleet.submit("--no-wait").status == 0
     where = ["--jobs-root", fleet.desk.jobs, "--broker", fleet.server.url]
     watching = fleet.desk.start("watch", fleet.desk.job(), *where, "--json")
+    begun = count_scripts(fleet)
+    wait_for(lambda: count_scripts(fleet) > begun + 2, "it has heard of the job")
+    fleet.server.stop()
+    wait_for(lambda: "goes on by itself" in watching.err.read_text(), "it misses the broker")
+    fleet.server.start()
     fleet.start_worker()
     status = watching.finish().json()
     assert (status["rows_done"], status["in_flight"]) == (ROWS, 0)
