@@ -5,6 +5,7 @@ and both answers are compared. Nothing that this starts outlives it.
 """
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -34,7 +35,8 @@ def main(folder: Path) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     folder.mkdir(parents=True, exist_ok=True)
     fleet, alone = folder / "answers.parquet", folder / "alone.parquet"
-    usual = [QUESTIONS, "--keep", "title", "--overwrite"]
+    jobs = ["--jobs-root", folder / "spanmill-jobs"]
+    usual = [QUESTIONS, "--keep", "title", "--overwrite", *jobs]
     with _start_broker() as broker, _start_workers(folder, broker) as workers:
         print(f"fleet    a broker and {WORKERS} workers; their logs are {folder}/*.log")
         _run(["submit", *usual, "--out", fleet, "--broker", broker], workers)
@@ -74,8 +76,9 @@ def _running(words: Sequence[object], log: Path) -> Iterator["subprocess.Popen[b
     """Keep a program running, out of the terminal's reach: who stops it, and when, is us."""
     with log.open("wb") as told:
         process = subprocess.Popen(  # noqa: S603  our own programs
-            [*map(str, words)], stdin=subprocess.DEVNULL, stdout=told, stderr=told, process_group=0
-        )
+            [*map(str, words)], stdin=subprocess.DEVNULL, stdout=told, stderr=told,
+            env=_environment(), process_group=0,
+        )  # fmt: skip
     try:
         yield process
     finally:
@@ -89,7 +92,7 @@ def _running(words: Sequence[object], log: Path) -> Iterator["subprocess.Popen[b
 
 def _run(words: list[object], workers: Sequence["subprocess.Popen[bytes]"] = ()) -> None:
     """Run a command with its progress on this terminal, as long as the workers live."""
-    with subprocess.Popen(_spanmill(words)) as command:  # noqa: S603  our own program
+    with subprocess.Popen(_spanmill(words), env=_environment()) as command:  # noqa: S603  our own program
         try:
             while command.poll() is None:
                 if any(worker.poll() is not None for worker in workers):
@@ -100,6 +103,11 @@ def _run(words: list[object], workers: Sequence["subprocess.Popen[bytes]"] = ())
             raise
     if command.returncode != 0:
         sys.exit(command.returncode)
+
+
+def _environment() -> dict[str, str]:
+    """Leave out settings for other fleets: a port of metrics is free for one program alone."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SPANMILL_")}
 
 
 def _spanmill(words: list[object]) -> list[str]:

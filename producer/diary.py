@@ -50,4 +50,5 @@ class Diary:
             return False
 
     def _new_names(self) -> list[str]:
-        return self._folder.store.names(f"{self._folder.job}/events")[self._known :]
+        names = self._folder.store.names(f"{self._folder.job}/events")
+        return sorted(names, key=lambda name: (len(name.split("-")[0]), name))[self._known :]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from producer.diary import Diary
-from producer.lock import name_command
 from producer.run import (
     LOOK_SECONDS,
     Interrupted,
@@ -63,8 +62,7 @@ class Processes:
             try:
                 finished = run_fleet(_outgoing(run, watch), options, watch.hooks())
             except WorldError as error:
-                again = name_command("resume", run.folder.store, manifest.job)
-                raise JobError(f"{error}, then run `{again}`") from error
+                raise JobError(f"{error}, then run `{run.name_resume()}`") from error
         if diary.was_cancelled():
             raise JobError(say_cancelled(run))
         if not finished:

@@ -40,6 +40,22 @@ def add_counts(found: JobStatus, counts: Counts, cards: list[WorkerCard]) -> Job
     )
 
 
+def find_queue(broker_url: str, job: str) -> str | None:
+    """Return the queue of a job that is known at a broker, as the command line has it.
+
+    Raises:
+        UsageError: the broker refuses.
+        WorldError: the broker is away.
+    """
+    counts = Ledger(parse_broker(broker_url)).count(job)
+    return None if counts is None else read_queue(counts.queue)
+
+
+def read_queue(name: str) -> str:
+    """Return a queue as the command line has it, from its name at the broker."""
+    return name.rsplit("-v", 1)[0].removeprefix("spanmill-")
+
+
 def say_lonely(counts: Counts | None, cards: list[WorkerCard]) -> str | None:
     """Say that batches wait and nobody takes them, up to the command that would help."""
     if counts is None or not counts.in_flight or counts.busy:
@@ -49,7 +65,7 @@ def say_lonely(counts: Counts | None, cards: list[WorkerCard]) -> str | None:
     stem, wire = counts.queue.rsplit("-v", 1)
     names = {name for card in cards for name in card.queues}
     others = sorted(name.rsplit("-v", 1)[1] for name in names if name.startswith(f"{stem}-v"))
-    name = stem.removeprefix("spanmill-")
+    name = read_queue(counts.queue)
     if others:
         return (
             f"the workers of the queue {name} read version {', '.join(others)} of its messages, and"

@@ -30,6 +30,8 @@ COUNT_SECONDS = 0.25
 LONELY_SECONDS = 3.0
 #: Between two complaints of different words.
 COMPLAIN_SECONDS = 15.0
+#: How long a batch waits for room, with none of the job's done, before that is said.
+FULL_SECONDS = 15.0
 
 
 class Follower:
@@ -114,6 +116,15 @@ class Follower:
         self._complain(f"paused: {reason}; the job goes on by itself", "paused")
         if now - max(self._paused_since, self._moved_at) > self._run.max_pause_seconds:
             raise WorldError(reason)
+
+    def wait_for_room(self, since: float) -> None:
+        """Hear that a batch found no room at the broker since then, and say so when it is long."""
+        if time.monotonic() - max(since, self._moved_at) > FULL_SECONDS:
+            self._complain(
+                "the broker has no room: what is in flight there waits for its workers; see that"
+                " every queue has some, or cancel the jobs of those that have none",
+                "full",
+            )
 
     def _complain(self, line: str, event: str) -> None:
         """Say what is new, not too often: a reason may name another file each time."""

@@ -4,13 +4,14 @@ What is published is bounded by the ledger; what gets lost on the way is sent or
 """
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from producer.diary import Diary
 from producer.follow import Follower
-from producer.lock import name_command
 from producer.meter import Meter
 from producer.run import Interrupted, Published, Run, is_answered, missing_batches
 from worker.contracts.broker import parse_broker
@@ -20,7 +21,7 @@ from worker.contracts.ledger import Ledger
 from worker.contracts.queue import SENDER_KEYS, name_queue
 from worker.contracts.resend import Resender
 from worker.contracts.root import name_root
-from worker.contracts.shard import encode_payload, open_shard
+from worker.contracts.shard import encode_payload, read_footer
 
 #: Waits while there is no room, and while others answer.
 FULL_SECONDS = 0.05
@@ -57,8 +58,7 @@ class Fleet:
             try:
                 _Publisher(self, run, follower).run()
             except WorldError as error:
-                again = name_command("resume", run.folder.store, run.manifest.job)
-                raise JobError(f"{error}, then run `{again}`") from error
+                raise JobError(f"{error}, then run `{run.name_resume()}`") from error
 
 
 def open_fleet(
@@ -95,7 +95,8 @@ class _Publisher:
             if not self._fleet.wait:
                 raise Published
             if self._follow() and self._follower.insist(self._is_answered):
-                self._fleet.ledger.forget(self._job)
+                with suppress(WorldError):  # its keys expire
+                    self._fleet.ledger.forget(self._job)
                 return
             self._pass_time(AGAIN_SECONDS)
 
@@ -108,31 +109,38 @@ class _Publisher:
         manifest = self._run.manifest
         token = name_root(folder.store)
         about = About(self._job, self._fleet.queue, token, manifest.created_at, manifest.batches)
-        self._clear(manifest.created_at)
+        self._clear(about)
+        counted = self._read_counted()  # first: a batch that is counted has its shard by then
         done = np.fromiter(folder.iter_done(), dtype=np.int64)
-        counted = self._read_counted()
         if np.setdiff1d(counted, done).size:  # a shard was deleted: it is missing again
             ledger.forget(self._job)
             counted = counted[:0]
         ledger.open_job(about)
         fresh = np.setdiff1d(done, counted).tolist()
-        stats = (open_shard(folder.need_shard(number))[0].stats for number in fresh)
+        stats = (read_footer(partial(folder.need_tail, number)).stats for number in fresh)
         ledger.recount(self._job, ((one.batch, one.rows, one.errors) for one in stats))
         self._follower.begin()
 
-    def _clear(self, made: str) -> None:
+    def _clear(self, about: About) -> None:
         """Wait for the end of a job of the same name that this one replaces, and forget it."""
         ledger = self._fleet.ledger
         counts = ledger.count(self._job)
-        if counts is None or counts.made == made:
+        if counts is None or counts.made == about.made:
             return
+        if counts.root != about.root:
+            raise JobError(
+                f"another jobs' folder has a job {self._job} at this broker: give this one another"
+                " name by --job-id"
+            )
         ledger.cancel(self._job)
+        was_busy = counts.busy > 0
         while counts is not None and counts.busy:
             if self._run.interrupted():
                 raise Interrupted
             time.sleep(FOLLOW_SECONDS)
             counts = ledger.count(self._job)
-        self._run.folder.store.remove(f"{self._job}/shards")  # all are its own
+        if was_busy:  # shards may be of the job that is replaced
+            self._run.folder.store.remove(f"{self._job}/shards")
         ledger.forget(self._job)
 
     def _read_counted(self) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
@@ -142,6 +150,7 @@ class _Publisher:
 
     def _put(self, number: int, payload: bytes) -> None:
         """Put one batch in flight as soon as there is room."""
+        began = time.monotonic()
         while True:
             self._look()
             admission = self._follower.insist(
@@ -149,6 +158,7 @@ class _Publisher:
             )
             if admission == Admission.FULL:
                 self._fleet.meter.wait(FULL_SECONDS)
+                self._follower.wait_for_room(began)
                 time.sleep(FULL_SECONDS)
             elif admission == Admission.UNKNOWN:
                 self._follower.insist(self._open)

@@ -62,6 +62,12 @@ class Run:
     progress: Progress
     interrupted: Callable[[], bool]
     listening: Callable[[], AbstractContextManager[None]] = nullcontext
+    #: Options that `resume` needs beside the job and its folder.
+    where: str = ""
+
+    def name_resume(self) -> str:
+        """Return the command that goes on with the job, as a line for the shell."""
+        return name_command("resume", self.folder.store, self.manifest.job) + self.where
 
 
 def run_job(run: Run) -> Summary:
@@ -184,8 +190,8 @@ def missing_batches(
 
 def say_cancelled(run: Run) -> str:
     """Say that a job was cancelled, and how it goes on."""
-    again = name_command("resume", run.folder.store, run.manifest.job)
-    return f"the job {run.manifest.job} was cancelled: what is done is kept, `{again}` goes on"
+    kept = f"the job {run.manifest.job} was cancelled: what is done is kept"
+    return f"{kept}, `{run.name_resume()}` goes on"
 
 
 def count_errors(run: Run) -> int:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Event as Signal
 from threading import Thread
 
@@ -25,7 +26,7 @@ from worker.contracts.object_store import open_store
 from worker.contracts.queue import Message
 from worker.contracts.root import read_root
 from worker.contracts.scripts import LEASE_SECONDS, RENEW_SECONDS
-from worker.contracts.shard import BatchStats, decode_payload, open_shard
+from worker.contracts.shard import BatchStats, decode_payload, read_footer
 from worker.events import QUIET, Event, Hear, Level, Outcome, send_to
 from worker.marker import Marker
 from worker.task import Delivery, Done, Tools, run_batch
@@ -135,11 +136,12 @@ class Clerk:
             while len(self._recipes) >= KEPT_RECIPES:
                 self._recipes.pop(next(iter(self._recipes)))
             self._recipes[job, made] = recipe
-        tools = self._readers.get(recipe)
+        tools = self._readers.pop(recipe, None)
         if tools is None:
             while len(self._readers) >= KEPT_READERS:
                 self._readers.pop(next(iter(self._readers)))
-            tools = self._readers[recipe] = self._begin_reading(recipe)
+            tools = self._begin_reading(recipe)
+        self._readers[recipe] = tools  # behind the others: the one not used for longest goes first
         return tools
 
     def _need_own(self, job: str, made: str) -> JobManifest:
@@ -165,10 +167,10 @@ class Clerk:
         self._backoff_seconds = FIRST_BACKOFF_SECONDS
         stats = done.stats
         if stats is None:
-            raw = self._store.read(shard_key(message.job, message.batch))
-            if raw is None:
+            if not self._store.exists(shard_key(message.job, message.batch)):
                 return
-            stats = open_shard(raw)[0].stats
+            folder = JobFolder(self._store, message.job)
+            stats = read_footer(partial(folder.need_tail, message.batch)).stats
         if self._ledger.commit(message.job, message.batch, stats.rows, stats.errors):
             self._note(message.job, State.RUNNING, None)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from producer.begin import begin, begin_retry, check_root, check_untouched, look, prove_root
 from producer.books import Summary
@@ -15,10 +16,12 @@ from producer.diary import Diary
 from producer.embedded import Processes
 from producer.exits import DONE, INTERRUPTED, WITH_ERRORS
 from producer.finished import Finished, show
+from producer.fleet_status import find_queue
 from producer.interrupts import Interrupts
 from producer.lock import IsLost, hold, name_command
 from producer.options import (
     BROKER,
+    DEFAULT_QUEUE,
     JOBS_ROOT,
     JSON,
     METRICS_HOST,
@@ -74,6 +77,7 @@ class _How:
     max_pause_seconds: float
     as_json: bool
     log: Log
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,11 @@ class _Where:
     queue: str
     metrics_host: str
     metrics_port: int | None
+
+    def words(self) -> str:
+        """Return the options by which `resume` finds the fleet; a URL may hold a password."""
+        broker = " --broker URL" if _is_from("broker_url", ParameterSource.COMMANDLINE) else ""
+        return broker + ("" if self.queue == DEFAULT_QUEUE else f" --queue {self.queue}")
 
 
 @click.command()
@@ -151,7 +160,7 @@ def submit(
     log = _open_log(look)
     where = _Where(broker_url, queue, metrics_host, metrics_port)
     answer = _at(broker_url, where, (in_flight_batches, in_flight_bytes), log, wait=not no_wait)
-    how = _How(answer, max_pause_seconds, as_json, log)
+    how = _How(answer, max_pause_seconds, as_json, log, where.words())
     return _start(given, jobs_root, how, overwrite=overwrite, dry_run=dry_run)
 
 
@@ -187,9 +196,13 @@ def resume(
         check_untouched(folder, manifest)
         return manifest, Diary(folder)
 
+    if broker_url is not None and _is_from("queue", ParameterSource.DEFAULT):
+        known = find_queue(broker_url, job)
+        queue = queue if known is None else known
     log = _open_log(look)
-    answer = _choose(_Where(broker_url, queue, metrics_host, metrics_port), workers, log)
-    return _run(folder, prepare, _How(answer, max_pause_seconds, as_json, log))
+    where = _Where(broker_url, queue, metrics_host, metrics_port)
+    answer = _choose(where, workers, log)
+    return _run(folder, prepare, _How(answer, max_pause_seconds, as_json, log, where.words()))
 
 
 @click.command("retry-errors")
@@ -234,12 +247,17 @@ def retry_errors(
         return _report_finished(finished, f"the job {job} has no error rows", as_json=as_json)
     folder = JobFolder(parent.store, made.job)
     log = _open_log(look)
-    answer = _choose(_Where(broker_url, queue, metrics_host, metrics_port), workers, log)
+    where = _Where(broker_url, queue, metrics_host, metrics_port)
+    answer = _choose(where, workers, log)
     return _run(
         folder,
         partial(begin_retry, made, folder, parent.need_manifest()),
-        _How(answer, max_pause_seconds, as_json, log),
+        _How(answer, max_pause_seconds, as_json, log, where.words()),
     )
+
+
+def _is_from(parameter: str, source: ParameterSource) -> bool:
+    return click.get_current_context().get_parameter_source(parameter) is source
 
 
 def _here(workers: int | None) -> Callable[[Run, Diary], None]:
@@ -362,12 +380,13 @@ def _run(folder: JobFolder, prepare: Prepare, how: _How) -> int:
                     progress=Progress(manifest.rows, how.log),
                     interrupted=partial(_ask, interrupts, is_lost),
                     listening=interrupts.listening,
+                    where=how.where,
                 )
                 summary = run_held(run, diary)
                 how.log.note(_describe_end(summary))
                 return _report(summary, as_json=how.as_json)
         except (Interrupted, KeyboardInterrupt):
-            return _say_stopped(folder, how.log)
+            return _say_stopped(folder, how)
         except Taken as error:
             look = name_command("watch", folder.store, folder.job)
             raise JobError(
@@ -375,7 +394,7 @@ def _run(folder: JobFolder, prepare: Prepare, how: _How) -> int:
                 f" follow it with `{look}`"
             ) from error
         except Published:
-            again = name_command("resume", folder.store, folder.job)
+            again = name_command("resume", folder.store, folder.job) + how.where
             said = f"all of {folder.job} is published; collect with: {again}"
             how.log.tell(Event("published", message=said, job=folder.job))
             return DONE
@@ -393,11 +412,12 @@ def _ask(interrupts: Interrupts, is_lost: IsLost) -> bool:
     return interrupts.asked()
 
 
-def _say_stopped(folder: JobFolder, log: Log) -> int:
+def _say_stopped(folder: JobFolder, how: _How) -> int:
     goes_on = "the same command begins again"
     if folder.read_manifest() is not None:
-        goes_on = f"go on with: {name_command('resume', folder.store, folder.job)}"
-    log.tell(Event("stopped", message=f"stopped; {goes_on}", job=folder.job))
+        again = name_command("resume", folder.store, folder.job) + how.where
+        goes_on = f"go on with: {again}"
+    how.log.tell(Event("stopped", message=f"stopped; {goes_on}", job=folder.job))
     return INTERRUPTED
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import replace
 
 import click
 import msgspec
@@ -19,14 +20,15 @@ from producer.options import BROKER, JOBS_ROOT, JSON, OUTPUT, option
 from producer.plan import check_not_input, check_place, check_writable
 from producer.progress import Progress
 from producer.run import is_answered
-from producer.status import JobStatus, StatusReader, find_store
+from producer.status import LIVE, JobStatus, StatusReader, find_store
 from worker.contracts.broker import parse_broker
-from worker.contracts.errors import JobError
+from worker.contracts.errors import JobError, WorldError
 from worker.contracts.folder import JobFolder, list_jobs
 from worker.contracts.job import DONE as DONE_STATES
 from worker.contracts.job import State
 from worker.contracts.ledger import Ledger
 from worker.contracts.url import find_parent, to_path
+from worker.events import Level
 
 WATCH_SECONDS = 1.0
 _LISTED = ("job", "state", "rows", "created_at", "output")
@@ -85,16 +87,16 @@ def watch(job: str, jobs_root: str | None, broker_url: str | None, as_json: bool
     try:
         with progress:
             progress.skip(found.rows_done)
+            look = _Look(broker_url, progress)
             while is_held(store, job) or found.in_flight:
                 time.sleep(WATCH_SECONDS)
-                before, found = found, ask_fleet(broker_url, reader.read())
+                before, found = found, look.ask(reader.read(), found)
                 progress.resize(found.rows)
                 progress.advance(found.rows_done - before.rows_done, found.errors - before.errors)
     except KeyboardInterrupt:
         return INTERRUPTED
-    found = ask_fleet(
-        broker_url, reader.read()
-    )  # what came after the last look, now that nobody runs it
+    # What came after the last look, now that nobody runs it.
+    found = look.ask(reader.read(), found)
     click.echo(msgspec.json.encode(found) if as_json else _describe(found))
     if found.state not in DONE_STATES:
         return FAILED
@@ -158,12 +160,35 @@ def collect(
     whole = is_answered(folder, manifest)  # first: a batch may come while the others are read
     summary = collect_answers(folder, manifest, output, partial=partial)
     lacking = not whole or summary.rows < rows
+    if not partial and folder.read_state() in LIVE and not is_held(folder.store, folder.job):
+        folder.put_event(State.COMPLETED_WITH_ERRORS if summary.errors else State.COMPLETED)
     if as_json:
         click.echo(msgspec.json.encode(msgspec.to_builtins(summary) | {"partial": lacking}))
     else:
         kind = " (partial)" if lacking else ""
         click.echo(f"{summary.rows} of {rows} rows{kind}: {output}")
     return WITH_ERRORS if summary.errors else DONE
+
+
+class _Look:
+    """Asks a fleet again and again; while its broker is away, what it said last is true."""
+
+    def __init__(self, broker_url: str | None, progress: Progress) -> None:
+        self._broker_url = broker_url
+        self._progress = progress
+        self._is_away = False
+
+    def ask(self, read: JobStatus, before: JobStatus) -> JobStatus:
+        try:
+            found = ask_fleet(self._broker_url, read)
+        except WorldError as error:
+            if not self._is_away:
+                line = f"{error}; this goes on by itself"
+                self._progress.say(line, "broker-away", Level.WARNING)
+            self._is_away = True
+            return replace(read, in_flight=before.in_flight, workers=before.workers)
+        self._is_away = False
+        return found
 
 
 def _look_at(folder: JobFolder) -> dict[str, object]:

@@ -60,14 +60,26 @@ def test_what_is_published_without_waiting_is_answered_and_collected_later(
     where = ["--jobs-root", fleet.desk.jobs, "--out", "elsewhere.parquet"]
     assert fleet.desk.run("collect", fleet.desk.job(), *where).status == 0
     assert fleet.desk.answers("elsewhere.parquet") == undisturbed
+    assert fleet.desk.states()[-1] == "completed"
     assert fleet.run("resume").status == 0
     assert fleet.desk.answers() == undisturbed
+
+
+def count_scripts(fleet: FleetDesk) -> int:
+    """Return how many scripts the broker ran; a look at a job takes two."""
+    calls: int = fleet.server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    return calls
 
 
 def test_a_job_that_nobody_waits_for_is_watched_until_all_is_answered(fleet: FleetDesk) -> None:
     assert fleet.submit("--no-wait").status == 0
     where = ["--jobs-root", fleet.desk.jobs, "--broker", fleet.server.url]
     watching = fleet.desk.start("watch", fleet.desk.job(), *where, "--json")
+    begun = count_scripts(fleet)
+    wait_for(lambda: count_scripts(fleet) > begun + 2, "it has heard of the job")
+    fleet.server.stop()
+    wait_for(lambda: "goes on by itself" in watching.err.read_text(), "it misses the broker")
+    fleet.server.start()
     fleet.start_worker()
     status = watching.finish().json()
     assert (status["rows_done"], status["in_flight"]) == (ROWS, 0)
@@ -196,6 +208,15 @@ def test_an_interrupted_job_goes_on_with_resume(fleet: FleetDesk, undisturbed: l
     fleet.start_worker()
     assert fleet.run("resume").status == 0
     assert fleet.desk.answers() == undisturbed
+
+
+def test_the_line_that_a_stopped_job_prints_goes_on_in_its_queue(fleet: FleetDesk) -> None:
+    submitted = fleet.start("--queue", "urgent")
+    wait_for(lambda: (one := fleet.counts()) and one.in_flight, "some in flight")
+    submitted.interrupt()
+    assert submitted.finish().err.endswith(" --broker URL --queue urgent\n")
+    fleet.start_worker("--queue", "urgent")
+    assert fleet.run("resume").status == 0  # the broker knows it
 
 
 def test_a_cancelled_job_stops_and_can_be_resumed(fleet: FleetDesk, undisturbed: list[Row]) -> None:

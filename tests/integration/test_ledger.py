@@ -88,12 +88,40 @@ def test_producers_at_once_have_the_same_share_of_the_room(ledger: Ledger, job: 
     ledger.open_job(About("mill-2", "spanmill-test", "token", "now", 10))
     for number in range(4):
         ledger.admit(job, number, b"x", ROOM)
-    assert ledger.admit("mill-2", 0, b"x", ROOM) == Admission.FULL
+    assert ledger.admit("mill-2", 0, b"x", ROOM) == Admission.ADMITTED
+    assert ledger.admit("mill-2", 1, b"x", ROOM) == Admission.FULL
     for number in range(2):
         ledger.commit(job, number, 1, 0)
     assert ledger.admit(job, 4, b"x", ROOM) == Admission.FULL  # it has its half
-    assert ledger.admit("mill-2", 0, b"x", ROOM) == Admission.ADMITTED
     assert ledger.admit("mill-2", 1, b"x", ROOM) == Admission.ADMITTED
+
+
+def test_a_job_whose_batches_nobody_takes_leaves_the_others_some_room(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    ledger.open_job(About("mill-2", "spanmill-other", "token", "now", 10))
+    for number in range(4):
+        ledger.admit(job, number, b"x" * 250, ROOM)
+    redis_server.client.lpush("spanmill-test", "a message")
+    for number in range(10):
+        assert ledger.admit("mill-2", number, b"x", ROOM) == Admission.ADMITTED
+        assert ledger.admit("mill-2", number + 1, b"x", ROOM) != Admission.ADMITTED
+        ledger.commit("mill-2", number, 1, 0)
+
+
+def test_a_batch_whose_payload_expired_in_a_queue_gives_its_room_back(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    client = redis_server.client
+    for number in range(2):
+        ledger.admit(job, number, b"x", ROOM)
+        client.zadd(scripts.WAITING, {f"{job}:{number}": 1.0})
+    client.lpush("spanmill-test", "a message", "another")
+    client.delete(f"spanmill:{{{job}}}:payload:0")
+    assert ledger.lapsed() == []
+    counts = ledger.count(job)
+    assert counts is not None
+    assert (counts.in_flight, counts.wanted, ledger.in_flight_bytes()) == (1, 1, 1)
 
 
 def test_one_of_many_workers_gets_the_lease(ledger: Ledger, job: str) -> None:
@@ -130,6 +158,21 @@ def test_a_cancelled_job_is_not_begun_and_takes_no_room(ledger: Ledger, job: str
     assert (counts.cancelled, counts.batches_done, counts.in_flight) == (True, 1, 0)
     ledger.open_job(About(JOB, "spanmill-test", "token", "now", 10))
     assert ledger.admit(job, 0, b"x", ROOM) == Admission.ADMITTED
+
+
+def test_nothing_is_said_of_a_job_after_it_was_cancelled(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    for batch in range(3):
+        ledger.admit(job, batch, b"x", ROOM)
+        ledger.begin(job, batch, "a")
+    assert ledger.give_back(job, 0, "a", "the disk is full", 5.0)
+    ledger.cancel(job)
+    assert not ledger.commit(job, 1, 1, 0)
+    ledger.open_job(About(JOB, "spanmill-test", "token", "now", 10))
+    ledger.cancel(job)
+    redis_server.client.hset(f"spanmill:{{{job}}}:about", "moved", time.time() - 60)
+    assert not ledger.give_back(job, 2, "a", "the disk is full", 5.0)
 
 
 def test_a_payload_that_is_gone_is_asked_for(

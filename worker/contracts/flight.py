@@ -104,12 +104,13 @@ class Lapsed:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How a job stands; ``busy`` counts its leases.
+    """How a job stands; ``root`` and ``made`` are as in About, ``busy`` counts its leases.
 
     ``trouble`` is what a worker complained of lately; the job is ``stuck`` when that stops it.
     """
 
     queue: str
+    root: str
     made: str
     batches: int
     batches_done: int

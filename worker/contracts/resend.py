@@ -13,6 +13,9 @@ from worker.contracts.errors import WorldError
 from worker.contracts.ledger import Ledger
 from worker.contracts.queue import WIRE_VERSION, Message, make_app, name_queue, send
 
+#: How long messages are sent on although some fail.
+FAILING_SECONDS = 5.0
+
 
 class Resender:
     """A line to a broker's queues."""
@@ -39,8 +42,21 @@ class Resender:
             ) from error
 
     def resend(self) -> int:
-        """Send all messages again that were lost; return how many."""
+        """Send all messages again that were lost; return how many.
+
+        Raises:
+            WorldError: some could not be sent; the others were, for the ledger tells of each once.
+        """
         lapsed = self._ledger.lapsed()
+        failed: WorldError | None = None
+        until = time.monotonic() + FAILING_SECONDS
         for one in lapsed:
-            self.send(one.job, one.batch, one.attempt + 1, one.queue)
+            try:
+                self.send(one.job, one.batch, one.attempt + 1, one.queue)
+            except WorldError as error:
+                failed = error
+                if time.monotonic() > until:  # the rest is found to be lost some seconds later
+                    break
+        if failed is not None:
+            raise failed
         return len(lapsed)

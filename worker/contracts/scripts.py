@@ -65,6 +65,7 @@ local function past(time)
   return seconds
 end
 local function known(job) return redis.call('EXISTS', key(job, 'about')) == 1 end
+local function is_cancelled(job) return redis.call('EXISTS', key(job, 'cancelled')) == 1 end
 local function is_done(job, batch) return redis.call('GETBIT', key(job, 'done'), batch) == 1 end
 local function has_payload(job, batch)
   return redis.call('EXISTS', key(job, 'payload:' .. batch)) == 1
@@ -137,12 +138,13 @@ redis.call('DEL', key(ARGV[1], 'cancelled'), key(ARGV[1], 'trouble'))
 return tonumber(redis.call('HGET', about, 'batches_done'))
 """
 
-# ARGV: job, batch, payload, batches and bytes allowed.
+# ARGV: job, batch, payload, batches and bytes allowed. A job that has nothing in flight gets room
+# in any case: what is there may be waiting for workers that never come.
 ADMIT = """
 local job, batch, size = ARGV[1], ARGV[2], string.len(ARGV[3])
 local member = job .. ':' .. batch
 if not known(job) then return 'unknown' end
-if redis.call('EXISTS', key(job, 'cancelled')) == 1 then return 'cancelled' end
+if is_cancelled(job) then return 'cancelled' end
 if is_done(job, batch) then return 'done' end
 if in_flight(member) then return 'in-flight' end
 redis.call('ZADD', '%PRODUCERS%', now, job)
@@ -151,8 +153,8 @@ local sharing = redis.call('ZCARD', '%PRODUCERS%')
 local count = redis.call('ZCARD', '%WAITING%') + redis.call('ZCARD', '%LEASES%')
 local bytes = tonumber(redis.call('GET', '%IN_FLIGHT_BYTES%') or '0')
 local max_count, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
-if count > 0 and (count >= max_count or bytes + size > max_bytes) then return 'full' end
 local my_count = tonumber(redis.call('HGET', '%JOB_BATCHES%', job) or '0')
+if my_count > 0 and (count >= max_count or bytes + size > max_bytes) then return 'full' end
 local my_bytes = tonumber(redis.call('HGET', '%JOB_BYTES%', job) or '0')
 if my_count > 0 and sharing > 1
     and (my_count >= max_count / sharing or my_bytes + size > max_bytes / sharing) then
@@ -174,7 +176,7 @@ local job, batch, holder = ARGV[1], ARGV[2], ARGV[3]
 local member = job .. ':' .. batch
 if not has(job, batch) then drop(job, batch) return {'gone'} end
 if is_done(job, batch) then drop(job, batch) return {'done'} end
-if redis.call('EXISTS', key(job, 'cancelled')) == 1 then drop(job, batch) return {'cancelled'} end
+if is_cancelled(job) then drop(job, batch) return {'cancelled'} end
 local lease = redis.call('ZSCORE', '%LEASES%', member)
 if lease and tonumber(lease) > now then return {'leased'} end
 local payload = redis.call('GET', key(job, 'payload:' .. batch))
@@ -219,7 +221,7 @@ keep('%ATTEMPTS%', member, -1)
 redis.call('DEL', key(job, 'mark:' .. batch))
 redis.call('ZADD', '%LEASES%', 'XX', now + tonumber(ARGV[4]), member)
 redis.call('SET', key(job, 'trouble'), ARGV[5], 'EX', %TROUBLE_SECONDS%)
-if not is_stuck(job) then return 0 end
+if is_cancelled(job) or not is_stuck(job) then return 0 end
 return redis.call('HSETNX', key(job, 'about'), 'paused', 1)
 """
 
@@ -255,6 +257,7 @@ COMMIT = """
 local job, about, counted = ARGV[1], key(ARGV[1], 'about'), 0
 redis.call('DEL', key(job, 'trouble'))
 local was_paused = redis.call('HDEL', about, 'paused')
+if is_cancelled(job) then was_paused = 0 end  -- nothing is written after that
 for i = 2, #ARGV, 3 do
   if known(job) then
     if redis.call('SETBIT', key(job, 'done'), ARGV[i], 1) == 0 then
@@ -331,7 +334,8 @@ for i = 1, #waiting, 2 do
     local begun = past(redis.call('HGET', '%BEGUN%', queue))
     local busy = past(redis.call('HGET', '%BUSY%', queue))
     if (lengths[queue] == 0 and busy < sent_before)
-        or tonumber(waiting[i + 1]) < begun - tonumber(ARGV[3]) then
+        or tonumber(waiting[i + 1]) < begun - tonumber(ARGV[3])
+        or not has_payload(job, batch) then
       again(waiting[i])
     end
   end
@@ -343,7 +347,7 @@ COUNTS = """
 local job = ARGV[1]
 if not known(job) then return false end
 local about = redis.call('HMGET', key(job, 'about'),
-  'batches', 'batches_done', 'rows_done', 'errors')
+  'batches', 'batches_done', 'rows_done', 'errors', 'queue', 'made', 'root')
 local busy, trouble = 0, redis.call('GET', key(job, 'trouble'))
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', '%LEASES%', now, '+inf')) do
   if string.sub(member, 1, #job + 1) == job .. ':' and redis.call('HGET', '%HOLDERS%', member) then
@@ -355,7 +359,7 @@ return {about[1], about[2], about[3], about[4],
   redis.call('SCARD', key(job, 'wanted')),
   redis.call('EXISTS', key(job, 'cancelled')), trouble and is_stuck(job) and 1 or 0,
   trouble or '',
-  redis.call('HGET', key(job, 'about'), 'queue'), redis.call('HGET', key(job, 'about'), 'made')}
+  about[5], about[6], about[7]}
 """
 
 READ_DONE = """

@@ -19,6 +19,14 @@ def states(folder: JobFolder) -> list[str]:
     return [str(event.state) for event in folder.read_events()]
 
 
+def test_a_wish_to_cancel_is_heard_however_many_events_there_were(folder: JobFolder) -> None:
+    folder.store.put_new("job/events/9999-running.json", b'{"state":"running","at":"now"}')
+    diary = Diary(folder)
+    assert not diary.was_cancelled()
+    folder.put_event(State.CANCELLING)
+    assert diary.was_cancelled()
+
+
 def test_what_cannot_be_written_now_is_written_later_in_its_order(
     folder: JobFolder, tmp_path: Path
 ) -> None:

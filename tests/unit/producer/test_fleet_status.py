@@ -11,8 +11,8 @@ from worker.contracts.job import State
 
 QUEUE = "spanmill-default-v1"
 COUNTS = Counts(
-    queue=QUEUE, made="now", batches=3, batches_done=1, rows_done=8, errors=0, in_flight=2, busy=0,
-    wanted=0, cancelled=False, stuck=False, trouble=None,
+    queue=QUEUE, root="token", made="now", batches=3, batches_done=1, rows_done=8, errors=0,
+    in_flight=2, busy=0, wanted=0, cancelled=False, stuck=False, trouble=None,
 )  # fmt: skip
 STATUS = JobStatus(
     job="mill", state="running", reason="no command runs it", rows=24, rows_done=8, errors=0,

@@ -44,7 +44,7 @@ def test_what_is_published_done_and_sent_again_is_counted() -> None:
     meter.resend("a-job", 0)
     meter.resend("a-job", 2)
     meter.count(
-        Counts("q", "made", 5, 2, 8, 3, 3, 1, 0, cancelled=False, trouble=None, stuck=False)
+        Counts("q", "root", "made", 5, 2, 8, 3, 3, 1, 0, cancelled=False, trouble=None, stuck=False)
     )
     found = read(meter)
     assert (found("published_batches_total"), found("published_bytes_total")) == (2, 150)
