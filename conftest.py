@@ -1,5 +1,11 @@
 """What all tests share: tiny models, a desk to run commands at, a redis-server, a fleet, S3."""
 
+import signal
+
+# A shell lets what it starts in the background ignore these; tests, and what they start, hear them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 pytest_plugins = [
     "tests.tiny",
     "tests.desk",

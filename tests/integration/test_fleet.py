@@ -109,9 +109,9 @@ def test_a_queue_is_read_by_its_own_workers_alone(fleet: FleetDesk) -> None:
 @pytest.mark.parametrize(("bound", "most"), [("--in-flight-batches", 2), ("--in-flight-bytes", 1)])
 def test_what_is_in_flight_stays_within_its_bounds(fleet: FleetDesk, bound: str, most: int) -> None:
     submitted = fleet.start(bound, most)
-    counts = wait_for(lambda: (one := fleet.counts()) and one.in_flight and one, "some in flight")
+    wait_for(lambda: (one := fleet.counts()) and one.in_flight == most, "as many in flight")
     fleet.start_worker()
-    seen = [counts.in_flight]
+    seen = [most]
     while submitted.process.poll() is None:
         now = fleet.counts()
         seen.append(0 if now is None else now.in_flight)
