@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel
 
+from training.dropout import replace_dropout
 from worker.contracts.bundle import prove_file
 from worker.contracts.errors import UsageError, WorldError
 from worker.contracts.family import FAMILIES, Family, WindowSizes
@@ -20,14 +21,9 @@ _NEEDED = ("config.json", "tokenizer.json", "*.safetensors", "model.safetensors.
 _LATEST = "latest"
 #: Families whose positions count from the padding token's id + 1.
 POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta")
-#: What the families call their dropouts.
-_DROPOUTS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "dropout",
-    "attention_dropout",
-    "qa_dropout",
-)
+#: What the families call their dropouts, of hidden states and of attention maps.
+_DROPOUTS = ("hidden_dropout_prob", "dropout", "qa_dropout")
+_ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 
 
 def find_checkpoint(name: str) -> Path:
@@ -53,14 +49,17 @@ def find_checkpoint(name: str) -> Path:
 def open_model(folder: Path, *, dropout: float, attention: str) -> tuple[PreTrainedModel, Family]:
     """Load a checkpoint of a known family as a reader; a missing head is made new.
 
+    Hidden states are dropped, attention maps are not: those are larger, and drawing for them slow.
+
     Raises:
         UsageError: another family, or weights that cannot be read.
     """
     family = read_family(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    for name in _DROPOUTS:
-        if hasattr(config, name):
-            setattr(config, name, dropout)
+    for names, share in ((_DROPOUTS, dropout), (_ATTENTION_DROPOUTS, 0.0)):
+        for name in names:
+            if hasattr(config, name):
+                setattr(config, name, share)
     try:
         model = AutoModelForQuestionAnswering.from_pretrained(
             folder,
@@ -71,6 +70,7 @@ def open_model(folder: Path, *, dropout: float, attention: str) -> tuple[PreTrai
         )
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UsageError(f"the weights of {folder.name} cannot be read: {error}") from error
+    replace_dropout(model)
     return model, family
 
 
