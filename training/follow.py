@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 
 from training.calibrate import refuse_uncalibratable
-from training.kitchen import Kitchen, Place, Say, write_whole
 from training.recipe import Pack
 from training.recipe_file import Written
 from training.steps import take_step
+from training.workspace import Place, Say, Workspace, write_whole
 from worker.contracts.errors import UsageError, WorldError
 
 _CLAIM = "run.json"
@@ -33,25 +33,25 @@ def follow(written: Written, place: Place, say: Say) -> Path:
         JobError: a loss is no number, or a gate is not passed.
         WorldError: the disk does not take it.
     """
-    kitchen = Kitchen(written, place, say)
+    workspace = Workspace(written, place, say)
     claim = {
         "recipe": json.loads(msgspec.json.encode(written.recipe)),
-        "files": kitchen.proofs,
+        "files": workspace.proofs,
     }
     with _hold(place.out):
         claim_folder(place.out, claim)
         write_whole(place.out / "recipe.toml", written.text.rstrip("\n"))
-        if any(isinstance(written.recipe.steps[name], Pack) for name in kitchen.unfinished):
-            refuse_uncalibratable(kitchen.rows.held_out)  # not only after hours of training
+        if any(isinstance(written.recipe.steps[name], Pack) for name in workspace.unfinished):
+            refuse_uncalibratable(workspace.rows.held_out)  # not only after hours of training
         for name in written.recipe.steps:
-            if name not in kitchen.needed:
+            if name not in workspace.needed:
                 say(f"{name}: no step that is taken stands on it")
-            elif kitchen.find_done(name) is not None:
+            elif workspace.find_done(name) is not None:
                 say(f"{name}: finished before")
             else:
                 say(f"{name}: from {written.recipe.steps[name].start}")
-                kitchen.note_done(take_step(name, kitchen))
-    return kitchen.folder(kitchen.needed[-1])
+                workspace.note_done(take_step(name, workspace))
+    return workspace.folder(workspace.needed[-1])
 
 
 def claim_folder(out: Path, claim: dict[str, Any]) -> None:

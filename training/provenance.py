@@ -5,25 +5,25 @@ from pathlib import Path
 from typing import Any
 
 from training.card import Data, Encoder, Origin, read_revision
-from training.kitchen import Kitchen
 from training.recipe import Pack, list_files, parse_start
+from training.workspace import Workspace
 from worker.contracts.bundle import prove_file
 
 
-def describe_origin(step: Pack, kitchen: Kitchen) -> Origin:
+def describe_origin(step: Pack, workspace: Workspace) -> Origin:
     """Say how to make the bundle again."""
-    recipe, written = kitchen.recipe, kitchen.written
+    recipe, written = workspace.recipe, workspace.written
     share, files = recipe.held_out.share, recipe.held_out.files
-    steps = [kitchen.find_done(name) for name in kitchen.needed]
+    steps = [workspace.find_done(name) for name in workspace.needed]
     return Origin(
         recipe=written.text,
         git_revision=read_revision(Path(__file__).parent),
-        seeds=list_seeds(kitchen),
-        encoder=name_encoder(recipe.encoder, kitchen.place.encoder),
-        encoder_sha256=find_encoder_proof(kitchen),
-        checkpoint_sha256=kitchen.prove_start(step.start),
+        seeds=list_seeds(workspace),
+        encoder=name_encoder(recipe.encoder, workspace.place.encoder),
+        encoder_sha256=find_encoder_proof(workspace),
+        checkpoint_sha256=workspace.prove_start(step.start),
         held_out=f"{share:g} of the passages of {len(files)} files:"
-        f" {len(kitchen.rows.held_out)} rows, none of whose passages was trained on",
+        f" {len(workspace.rows.held_out)} rows, none of whose passages was trained on",
         settings=written.settings,
         steps=tuple(one for one in steps if one is not None),
     )
@@ -43,38 +43,38 @@ def name_encoder(named: Encoder | None, given: str | None) -> Encoder | None:
     return Encoder(name, f"not told{instead}")
 
 
-def find_encoder_proof(kitchen: Kitchen) -> str | None:
+def find_encoder_proof(workspace: Workspace) -> str | None:
     """Return the encoder's digest; that which a bundle's card tells, where one is begun with."""
-    if "encoder" in kitchen.proofs or kitchen.place.encoder is not None:
-        return kitchen.prove_start("encoder")
-    for card in _list_cards(kitchen):
+    if "encoder" in workspace.proofs or workspace.place.encoder is not None:
+        return workspace.prove_start("encoder")
+    for card in _list_cards(workspace):
         proof = card.get("origin", {}).get("encoder_sha256")
         if proof is not None:
             return str(proof)
     return None
 
 
-def list_seeds(kitchen: Kitchen) -> dict[str, int]:
+def list_seeds(workspace: Workspace) -> dict[str, int]:
     """Return every seed that something was drawn with."""
-    recipe = kitchen.recipe
+    recipe = workspace.recipe
     seeds = {"held-out split": recipe.held_out.seed}
     if recipe.held_out.judge_rows is not None:
         seeds["judges"] = recipe.held_out.judge_seed
-    drawn = {name: recipe.data[name] for name in kitchen.files}
+    drawn = {name: recipe.data[name] for name in workspace.files}
     seeds |= {name: table.seed for name, table in drawn.items() if table.rows is not None}
     seeds |= {name: one.seed for name, one in recipe.augment.items()}
-    steps = {name: recipe.steps[name] for name in kitchen.needed}
+    steps = {name: recipe.steps[name] for name in workspace.needed}
     return seeds | {
         name: step.schedule.seed for name, step in steps.items() if not isinstance(step, Pack)
     }
 
 
-def describe_rows(kitchen: Kitchen) -> tuple[Data, ...]:
+def describe_rows(workspace: Workspace) -> tuple[Data, ...]:
     """Prove every file, with what it was used for; a thawed bundle's are told by its card."""
-    recipe = kitchen.recipe
-    trained = list_files(recipe, kitchen.names)
+    recipe = workspace.recipe
+    trained = list_files(recipe, workspace.names)
     found = []
-    for name, path in kitchen.files.items():
+    for name, path in workspace.files.items():
         table = recipe.data[name]
         used = [] if name not in trained else ["training"]
         if table.rows is not None:
@@ -82,11 +82,11 @@ def describe_rows(kitchen: Kitchen) -> tuple[Data, ...]:
         if name in recipe.held_out.files:
             used.append("held-out passages for calibration")
         found.append(_prove(path, ", and ".join(used), table.licence))
-    for report, path in kitchen.reports.items():
+    for report, path in workspace.reports.items():
         licence = recipe.reports[report].licence
         found.append(_prove(path, f"scores only ({report})", licence))
     known = {(one.name, one.sha256) for one in found if one.used_for.startswith("training")}
-    earlier = [Data(**one) for card in _list_cards(kitchen) for one in card.get("data", ())]
+    earlier = [Data(**one) for card in _list_cards(workspace) for one in card.get("data", ())]
     return tuple(found) + tuple(
         replace(one, used_for="training, of the bundle that this one began with")
         for one in earlier
@@ -98,8 +98,8 @@ def _prove(path: Path, used_for: str, licence: str) -> Data:
     return Data(path.name, used_for, prove_file(path).sha256, licence)
 
 
-def _list_cards(kitchen: Kitchen) -> list[dict[str, Any]]:
+def _list_cards(workspace: Workspace) -> list[dict[str, Any]]:
     """Return the cards of the bundles that the needed steps begin with."""
-    starts = [parse_start(kitchen.recipe.steps[name].start) for name in kitchen.needed]
+    starts = [parse_start(workspace.recipe.steps[name].start) for name in workspace.needed]
     names = dict.fromkeys(one.name for one in starts if one.kind == "bundle")
-    return [kitchen.find_bundle(name).manifest.card for name in names]
+    return [workspace.find_bundle(name).manifest.card for name in names]

@@ -7,15 +7,15 @@ from training.checkpoint import prove_weights
 from training.data import load_some
 from training.distill import distill
 from training.finetune import finetune
-from training.kitchen import Kitchen
 from training.lesson import Lesson, Material, Pair, Student
 from training.provenance import describe_origin, describe_rows
 from training.recipe import Distill, FineTune, MaterialTable, Pack, Step, parse_start
 from training.schedule import Stage
 from training.ship import Order, choose_rows, ship
+from training.workspace import Workspace
 
 
-def take_step(name: str, kitchen: Kitchen) -> Trained:
+def take_step(name: str, workspace: Workspace) -> Trained:
     """Make what a step makes, from where it was left; return what it stood on and what came out.
 
     Raises:
@@ -23,37 +23,37 @@ def take_step(name: str, kitchen: Kitchen) -> Trained:
         JobError: the loss is no number, or a gate is not passed.
         WorldError: the disk does not take it.
     """
-    step: Step = kitchen.recipe.steps[name]
-    start_sha256 = kitchen.prove_start(step.start)
+    step: Step = workspace.recipe.steps[name]
+    start_sha256 = workspace.prove_start(step.start)
     if isinstance(step, FineTune):
-        sha256 = prove_weights(fine_tune(name, step, kitchen))
+        sha256 = prove_weights(fine_tune(name, step, workspace))
     elif isinstance(step, Distill):
-        sha256 = prove_weights(teach(name, step, kitchen))
+        sha256 = prove_weights(teach(name, step, workspace))
     else:
-        sha256 = pack(name, step, kitchen)
+        sha256 = pack(name, step, workspace)
     kind = type(step).__struct_config__.tag
     return Trained(name, str(kind), step.start, start_sha256, sha256)
 
 
-def fine_tune(name: str, step: FineTune, kitchen: Kitchen) -> Path:
+def fine_tune(name: str, step: FineTune, workspace: Workspace) -> Path:
     """Fine-tune; return the best checkpoint's folder."""
     return finetune(
-        str(kitchen.find_start(step.start)),
-        [Stage(kitchen.rows.get(stage.rows), stage.epochs) for stage in step.stages],
-        kitchen.rows.judges,
+        str(workspace.find_start(step.start)),
+        [Stage(workspace.rows.get(stage.rows), stage.epochs) for stage in step.stages],
+        workspace.rows.judges,
         step.schedule,
-        kitchen.recipe.windows,
-        kitchen.folder(name),
+        workspace.recipe.windows,
+        workspace.folder(name),
     )
 
 
-def teach(name: str, step: Distill, kitchen: Kitchen) -> Path:
+def teach(name: str, step: Distill, workspace: Workspace) -> Path:
     """Distil; return the best checkpoint's folder."""
     lesson = Lesson(
-        student=Student(str(kitchen.find_start(step.start)), step.layers, step.new_head),
-        teachers=tuple(_find_teacher(one, kitchen) for one in step.teachers),
+        student=Student(str(workspace.find_start(step.start)), step.layers, step.new_head),
+        teachers=tuple(_find_teacher(one, workspace) for one in step.teachers),
         weights=step.weights,
-        cache=kitchen.cache / "teachers",
+        cache=workspace.cache / "teachers",
         temperature=step.temperature,
         layer_map=step.layer_map,
         layer_step=step.layer_step,
@@ -63,44 +63,44 @@ def teach(name: str, step: Distill, kitchen: Kitchen) -> Path:
     )
     return distill(
         lesson,
-        [_gather(one, kitchen) for one in step.materials],
-        kitchen.rows.judges,
+        [_gather(one, workspace) for one in step.materials],
+        workspace.rows.judges,
         step.schedule,
-        kitchen.recipe.windows,
-        kitchen.folder(name),
+        workspace.recipe.windows,
+        workspace.folder(name),
     )
 
 
-def pack(name: str, step: Pack, kitchen: Kitchen) -> str:
+def pack(name: str, step: Pack, workspace: Workspace) -> str:
     """Make the bundle; return its digest."""
-    recipe = kitchen.recipe
-    reports = {report: load_some(path) for report, path in kitchen.reports.items()}
+    recipe = workspace.recipe
+    reports = {report: load_some(path) for report, path in workspace.reports.items()}
     order = Order(
-        checkpoint=str(kitchen.find_start(step.start)),
-        held_out=kitchen.rows.held_out,
-        ranges=choose_rows(kitchen.rows.get(recipe.held_out.files), step.range_rows),
+        checkpoint=str(workspace.find_start(step.start)),
+        held_out=workspace.rows.held_out,
+        ranges=choose_rows(workspace.rows.get(recipe.held_out.files), step.range_rows),
         reports=reports,
         mode=step.mode,
         sizes=recipe.windows,
-        processes=kitchen.place.processes,
+        processes=workspace.place.processes,
     )
     words = recipe.card
     texts = Texts(
         recipe.name, words.language, words.licence, words.summary, words.limits, recipe.encoder
     )
-    data = describe_rows(kitchen)
-    origin = describe_origin(step, kitchen)
-    return ship(order, origin, data, texts, kitchen.folder(name), kitchen.say).digest
+    data = describe_rows(workspace)
+    origin = describe_origin(step, workspace)
+    return ship(order, origin, data, texts, workspace.folder(name), workspace.say).digest
 
 
-def _gather(table: MaterialTable, kitchen: Kitchen) -> Material:
-    pairs = [Pair(row.question, row.context) for row in kitchen.rows.get(table.pairs)]
-    return Material(kitchen.rows.get(table.rows), tuple(dict.fromkeys(pairs)), table.epochs)
+def _gather(table: MaterialTable, workspace: Workspace) -> Material:
+    pairs = [Pair(row.question, row.context) for row in workspace.rows.get(table.pairs)]
+    return Material(workspace.rows.get(table.rows), tuple(dict.fromkeys(pairs)), table.epochs)
 
 
-def _find_teacher(teacher: str, kitchen: Kitchen) -> str:
+def _find_teacher(teacher: str, workspace: Workspace) -> str:
     """Return the folder of a teacher; a bundle teaches as it is, not thawed."""
     given = parse_start(teacher)
     if given.kind == "bundle":
-        return str(kitchen.find_bundle(given.name).folder)
-    return str(kitchen.find_start(teacher))
+        return str(workspace.find_bundle(given.name).folder)
+    return str(workspace.find_start(teacher))

@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 from training.follow import follow
-from training.kitchen import Place
 from training.lines import telling
 from training.recipe_file import read_recipe
 from training.thaw import thaw as thaw_bundle
+from training.workspace import Place
 from worker.contracts.bundle import find_bundle, load_bundle
 from worker.contracts.errors import UsageError
 from worker.settings import count_cores

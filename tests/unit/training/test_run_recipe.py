@@ -20,11 +20,11 @@ from producer.cli import main
 from tests.tiny import PASSAGES, Tiny
 from training.card import Encoder
 from training.follow import follow
-from training.kitchen import Place
 from training.lines import telling
 from training.progress import LOGGER
 from training.provenance import name_encoder
 from training.recipe_file import read_recipe
+from training.workspace import Place
 from worker.contracts.bundle import Bundle, load_bundle
 from worker.contracts.errors import InputError, UsageError
 

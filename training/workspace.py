@@ -33,7 +33,7 @@ class Place:
     processes: int = 1
 
 
-class Kitchen:
+class Workspace:
     """The run's folder: what a finished step made lies in it, and stays.
 
     ``<step>/`` is what a step makes, ``<step>.done.json`` says that it is whole; ``.cache/`` holds
