@@ -28,20 +28,30 @@ class FileTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Augmented(msgspec.Struct, frozen=True, kw_only=True):
-    """Unanswerable rows, made from answerable ones by a way of ``training.augment``."""
+    """Unanswerable rows, made from answerable ones by a way of ``training.augment``.
+
+    ``unasked`` takes only passages that no unanswerable row of the same names asks about: else a
+    model learns which topics have answers, and not whether a passage has one.
+    """
 
     how: Literal["nearest", "entities", "numbers", "negations"]
     of: Names
     rows: Count
     seed: int = 0
+    unasked: bool = False
 
 
 class HeldOutTable(msgspec.Struct, frozen=True, kw_only=True):
-    """A share of these files' passages: calibrates, and so many of its rows choose checkpoints."""
+    """A share of these files' passages: calibrates, and so many of its rows choose checkpoints.
+
+    With ``even`` only those count that have rows of both kinds, and as many rows of either kind, so
+    that a passage's topic tells nothing about its questions; the rest is held out all the same.
+    """
 
     files: Names
     share: Annotated[float, msgspec.Meta(gt=0, lt=1)]
     seed: int = 13
+    even: bool = False
     judge_rows: Count | None = None
     judge_seed: int = 0
 

@@ -75,7 +75,12 @@ class Rows:
 
     @cached_property
     def held_out(self) -> tuple[Labelled, ...]:
-        """The rows of the held-out passages."""
+        """The rows of the held-out passages that count."""
+        given = self._recipe.held_out
+        return _even_out(self._all_held_out, given.seed) if given.even else self._all_held_out
+
+    @cached_property
+    def _all_held_out(self) -> tuple[Labelled, ...]:
         given = self._recipe.held_out
         rows = [row for name in given.files for row in self._read(name)]
         return split(rows, given.share, given.seed).held_out
@@ -90,7 +95,8 @@ class Rows:
 
     @cached_property
     def _held_keys(self) -> frozenset[str]:
-        return frozenset(passage_key(context) for context in {row.context for row in self.held_out})
+        contexts = {row.context for row in self._all_held_out}
+        return frozenset(passage_key(context) for context in contexts)
 
     def _get(self, name: str) -> tuple[Labelled, ...]:
         if name not in self._known:
@@ -102,7 +108,9 @@ class Rows:
             return self.get(self._recipe.mixtures[name])
         if name in self._recipe.augment:
             how = self._recipe.augment[name]
-            answerable = [row for row in self.get(how.of) if row.answers]
+            rows = self.get(how.of)
+            without = _list_contexts(rows, answered=False) if how.unasked else frozenset()
+            answerable = [row for row in rows if row.answers and row.context not in without]
             return self._spare(_WAYS[how.how](answerable, how.rows, how.seed))
         return self._spare(self._read(name))
 
@@ -130,3 +138,19 @@ class Rows:
 
     def _find(self, name: str, table: FileTable) -> Path:
         return find_file(self._folder, name if table.file is None else table.file)
+
+
+def _even_out(rows: Sequence[Labelled], seed: int) -> tuple[Labelled, ...]:
+    """Return as many rows with an answer as without, of passages that have both."""
+    both = _list_contexts(rows, answered=True) & _list_contexts(rows, answered=False)
+    kinds = [
+        [row for row in rows if row.context in both and bool(row.answers) == answered]
+        for answered in (True, False)
+    ]
+    count = min(map(len, kinds))
+    return tuple(row for kind in kinds for row in sample(kind, count, seed))
+
+
+def _list_contexts(rows: Sequence[Labelled], *, answered: bool) -> frozenset[str]:
+    """Return the passages of the rows with, or of those without an answer."""
+    return frozenset(row.context for row in rows if bool(row.answers) == answered)
