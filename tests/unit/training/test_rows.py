@@ -78,6 +78,40 @@ def test_made_rows_have_no_answer_and_are_as_many_as_asked_for(folder: Path) -> 
     assert not any(row.answers for row in swapped)
 
 
+def _write_asked(folder: Path, passages: range, each: int) -> None:
+    """Write unanswerable questions about some of the towns' passages."""
+    lines = [json.loads(_line(number, passage)) for passage in passages for number in range(each)]
+    for line in lines:
+        line |= {"id": f"no-{line['id']}", "question": f"Who fell it in {line['id']}?"}
+        line["answers"] = {"text": [], "answer_start": []}
+    (folder / "asked.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+
+def test_even_held_out_rows_are_of_passages_with_both_kinds_as_many_of_either(folder: Path) -> None:
+    _write_asked(folder, range(20), each=5)
+    data = {"towns": {"licence": "MIT"}, "asked": {"licence": "MIT"}}
+    held_out = {"files": ["towns", "asked"], "share": 0.4, "seed": 5, "even": True}
+    mine = {"all": ["towns", "asked"]}
+    rows = Rows(_recipe(data=data, held_out=held_out, mixtures=mine, augment={}), folder)
+    answerable = [row for row in rows.held_out if row.answers]
+    assert len(rows.held_out) == 2 * len(answerable) >= 4
+    assert all(int(row.context.split()[4]) < 20 for row in rows.held_out)
+    trained = {row.context for row in rows.get(["all"])}
+    untrained = [n for n in range(20, 40) if not any(f"town {n} " in text for text in trained)]
+    assert untrained, "those that do not count are held out as well"
+
+
+def test_unasked_makes_rows_only_of_passages_without_an_unanswerable_question(folder: Path) -> None:
+    _write_asked(folder, range(30), each=1)
+    data = {"towns": {"licence": "MIT"}, "asked": {"licence": "MIT"}}
+    made = {"hard": {"how": "numbers", "of": ["towns", "asked"], "rows": 99, "unasked": True}}
+    rows = Rows(_recipe(data=data, mixtures={}, augment=made,
+                        steps={"first": {"kind": "finetune", "stages": [{"rows": ["towns"]}]}}),
+                folder).get(["hard"])  # fmt: skip
+    assert len({row.context for row in rows}) > 3
+    assert all(int(row.context.split()[4]) >= 30 for row in rows)
+
+
 def test_judges_are_some_of_the_held_out_rows(folder: Path) -> None:
     rows = Rows(_recipe(), folder)
     assert len(rows.judges) == 6
