@@ -283,6 +283,25 @@ def test_giving_a_lease_back_uses_no_attempt_and_says_why(
     assert (counts.trouble, counts.stuck) == (None, False)
 
 
+def test_a_batch_is_put_off_for_the_sake_of_other_jobs_alone(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    ledger.admit(job, 0, b"x", ROOM)
+    assert not ledger.postpone(job, 0, 5.0)
+    assert ledger.begin(job, 0, "a").turn == Turn.RUN
+    ledger.admit(job, 1, b"x", ROOM)
+    ledger.open_job(About("mill-2", "spanmill-test", "token", "now", 10))
+    ledger.admit("mill-2", 0, b"x", ROOM)
+    assert [ledger.postpone(job, batch, 5.0) for batch in (0, 1)] == [True, True]
+    assert ledger.renew(job, 0, "a")  # what is begun is not put off
+    assert ledger.begin(job, 1, "a").turn == Turn.LEASED
+    assert ledger.lapsed() == []
+    lapse(redis_server.client, job, 1)
+    assert [one.batch for one in ledger.lapsed()] == [1]
+    begun = ledger.begin(job, 1, "a")
+    assert (begun.attempt, begun.deaths) == (1, ())
+
+
 def test_one_workers_trouble_stops_no_job_that_others_get_on_with(
     ledger: Ledger, redis_server: RedisServer, job: str
 ) -> None:

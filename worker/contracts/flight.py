@@ -27,6 +27,7 @@ class Turn(StrEnum):
     LEASED = "leased"
     CANCELLED = "cancelled"
     GONE = "gone"  # no payload: it was asked for
+    HELD = "held"  # never said by the ledger: the worker leaves the job alone just now
 
 
 @dataclass(frozen=True, slots=True)

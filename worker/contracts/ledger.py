@@ -82,6 +82,13 @@ class Ledger:
         """
         return bool(self._run(scripts.GIVE_BACK, job, batch, holder, delay_seconds, why))
 
+    def postpone(self, job: str, batch: int, delay_seconds: float) -> bool:
+        """Have a batch that waits sent again later; False where no other job would be the sooner.
+
+        What does not wait any more needs no delay, and its message is of no use.
+        """
+        return bool(self._run(scripts.POSTPONE, job, batch, delay_seconds))
+
     def bury(self, job: str, batch: int, holder: str, death: Dying) -> bool:
         """Write down that a lease's process died, or as good as died."""
         return bool(

@@ -1,7 +1,7 @@
 """Every Redis key and Lua script of the ledger.
 
 A batch in flight stands in exactly one of two sorted sets: WAITING (sent, not begun; score: when
-sent) or LEASES (begun, score: when its lease ends; or given back, score: when to send it again).
+sent) or LEASES (begun, score: when its lease ends; or put off, score: when to send it again).
 Times are the server's own, so that no two machines' clocks are compared.
 """
 
@@ -223,6 +223,17 @@ redis.call('ZADD', '%LEASES%', 'XX', now + tonumber(ARGV[4]), member)
 redis.call('SET', key(job, 'trouble'), ARGV[5], 'EX', %TROUBLE_SECONDS%)
 if is_cancelled(job) or not is_stuck(job) then return 0 end
 return redis.call('HSETNX', key(job, 'about'), 'paused', 1)
+"""
+
+# ARGV: job, batch, seconds until it is sent again. Only where another job has batches in flight.
+POSTPONE = """
+local job, member = ARGV[1], ARGV[1] .. ':' .. ARGV[2]
+local mine = redis.call('HEXISTS', '%JOB_BATCHES%', job)
+if redis.call('HLEN', '%JOB_BATCHES%') == mine then return 0 end
+if redis.call('ZREM', '%WAITING%', member) == 1 then
+  redis.call('ZADD', '%LEASES%', now + tonumber(ARGV[3]), member)
+end
+return 1
 """
 
 # ARGV: job, batch, holder, how it died, seconds until it is sent again, the trouble when that is
