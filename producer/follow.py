@@ -200,7 +200,7 @@ class Follower:
         if self._paused_since is not None:
             self._go_on()
         if counts.trouble is not None:
-            self._complain(f"{counts.trouble}; other workers go on", "trouble")
+            self._complain(f"{counts.trouble}; the batch is tried again", "trouble")
 
     def _go_on(self) -> None:
         self._paused_since = self._said = None
