@@ -24,8 +24,6 @@ from producer.options import (
     DEFAULT_QUEUE,
     JOBS_ROOT,
     JSON,
-    METRICS_HOST,
-    METRICS_PORT,
     QUEUE,
     job_options,
     make_request,
@@ -43,6 +41,7 @@ from worker.contracts.errors import JobError, UsageError
 from worker.contracts.flight import MAX_BATCHES, MAX_BYTES
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest, State
+from worker.contracts.metrics_option import metrics_options
 from worker.contracts.object_store import open_store
 from worker.contracts.store import Store
 from worker.contracts.url import find_parent, to_path
@@ -127,8 +126,7 @@ def answer(
 @option("--no-wait", is_flag=True, help="Stop when all is published; `resume` collects later.")
 @option("--in-flight-batches", default=MAX_BATCHES, type=click.IntRange(1), help=IN_FLIGHT)
 @option("--in-flight-bytes", default=MAX_BYTES, type=click.IntRange(1), help=IN_FLIGHT)
-@METRICS_PORT
-@METRICS_HOST
+@metrics_options
 @PAUSE
 @JSON
 @click.pass_obj
@@ -170,8 +168,7 @@ def submit(
 @BROKER
 @QUEUE
 @WORKERS
-@METRICS_PORT
-@METRICS_HOST
+@metrics_options
 @PAUSE
 @JSON
 @click.pass_obj
@@ -218,8 +215,7 @@ def resume(
 @BROKER
 @QUEUE
 @WORKERS
-@METRICS_PORT
-@METRICS_HOST
+@metrics_options
 @PAUSE
 @JSON
 @click.pass_obj
