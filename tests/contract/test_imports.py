@@ -65,4 +65,7 @@ def test_reading_loads_no_runtime_and_no_files() -> None:
 
 
 def test_answering_loads_no_torch() -> None:
-    assert not load("worker.local", "producer.commands.answer") & {"torch", "transformers"}
+    assert not load("worker.local", "producer.commands.answer", "producer.commands.submit") & {
+        "torch",
+        "transformers",
+    }
