@@ -21,12 +21,13 @@ from training.calibrate import (
 )
 from training.card import Card, Data, Origin, Score, Size, Speed, Texts, to_plain
 from training.data import Labelled
-from training.evaluate import Graph, Read, estimate, read_rows
+from training.evaluate import Read, estimate, read_rows
 from training.export import Checkpoint, check_parity, export_onnx, open_checkpoint
 from training.quantize import Gated, Mode, quantize_gated
 from worker.contracts.bundle import Bundle
 from worker.contracts.errors import InputError
 from worker.contracts.family import WindowSizes
+from worker.opening import Graph
 from worker.reading.reader import ForwardBatch
 from worker.reading.windows import Encoder, Window
 from worker.session import OnnxScorer
