@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from worker.contracts.bundle import Bundle
 from worker.contracts.bundle_home import fetch_bundle
 from worker.contracts.errors import BundleError, JobError, UsageError
+from worker.contracts.job import JobManifest
 from worker.contracts.object_store import open_store
 from worker.contracts.options import ForwardPolicy, ReadingOptions
 from worker.contracts.store import Store
@@ -25,6 +26,13 @@ class JobTools:
     reading: ReadingOptions
     forward: ForwardPolicy
     provider: str
+
+
+def name_tools(jobs_root: str, manifest: JobManifest) -> JobTools:
+    """Return the recipe for the tools of a job in a jobs' folder."""
+    return JobTools(
+        jobs_root, manifest.bundle, manifest.reading, manifest.forward, manifest.provider
+    )
 
 
 def open_tools(recipe: JobTools) -> Tools:

@@ -31,7 +31,7 @@ from worker.events import QUIET, Event, Hear, Level, Outcome, send_to
 from worker.holds import Holds, spread
 from worker.marker import Marker
 from worker.task import Delivery, Done, Tools, run_batch
-from worker.tools import JobTools
+from worker.tools import JobTools, name_tools
 
 #: Readers that a process keeps; each has the model of a job in memory.
 KEPT_READERS = 2
@@ -130,14 +130,7 @@ class Clerk:
     def _open(self, job: str, made: str) -> Tools:
         recipe = self._recipes.get((job, made))
         if recipe is None:
-            manifest = self._need_own(job, made)
-            recipe = JobTools(
-                self._place.jobs_root,
-                manifest.bundle,
-                manifest.reading,
-                manifest.forward,
-                manifest.provider,
-            )
+            recipe = name_tools(self._place.jobs_root, self._need_own(job, made))
             while len(self._recipes) >= KEPT_RECIPES:
                 self._recipes.pop(next(iter(self._recipes)))
             self._recipes[job, made] = recipe

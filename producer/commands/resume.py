@@ -1,6 +1,8 @@
 """`spanmill resume` and `retry-errors`: go on with a job that is there."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -19,27 +21,27 @@ from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest
 from worker.contracts.url import to_path
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def run_options(function: F) -> F:
+    """Give a command the options that say how a job which is there goes on."""
+    for decorator in (JSON, PAUSE, WORKERS, fleet_options):
+        function = decorator(function)
+    return function
+
 
 @click.command()
 @click.argument("job")
 @JOBS_ROOT
-@fleet_options
-@WORKERS
-@PAUSE
-@JSON
+@run_options
 @click.pass_obj
 def resume(
     look: str | None,
     /,
     job: str,
     jobs_root: str | None,
-    broker_url: str | None,
-    queue: str,
-    workers: int | None,
-    metrics_port: int | None,
-    metrics_host: str,
-    max_pause_seconds: float,
-    as_json: bool,
+    **given: Any,
 ) -> int:
     """Go on with a job that was stopped, killed or cancelled."""
     folder = JobFolder(find_store(jobs_root, job), job)
@@ -49,13 +51,11 @@ def resume(
         check_untouched(folder, manifest)
         return manifest, Diary(folder)
 
-    if broker_url is not None and is_from("queue", ParameterSource.DEFAULT):
-        known = find_queue(broker_url, job)
-        queue = queue if known is None else known
-    log = open_command_log(look)
-    where = Where(broker_url, queue, metrics_host, metrics_port)
-    answer = choose(where, workers, log)
-    return run_command(folder, prepare, How(answer, max_pause_seconds, as_json, log, where.words()))
+    if given["broker_url"] is not None and is_from("queue", ParameterSource.DEFAULT):
+        known = find_queue(given["broker_url"], job)
+        if known is not None:
+            given["queue"] = known
+    return run_command(folder, prepare, _read_how(look, **given))
 
 
 @click.command("retry-errors")
@@ -68,10 +68,7 @@ def resume(
     help="Where to write all answers.  [default: the job's output]",
 )
 @JOBS_ROOT
-@fleet_options
-@WORKERS
-@PAUSE
-@JSON
+@run_options
 @click.pass_obj
 def retry_errors(
     look: str | None,
@@ -79,13 +76,7 @@ def retry_errors(
     job: str,
     output: str | None,
     jobs_root: str | None,
-    broker_url: str | None,
-    queue: str,
-    workers: int | None,
-    metrics_port: int | None,
-    metrics_host: str,
-    max_pause_seconds: float,
-    as_json: bool,
+    **given: Any,
 ) -> int:
     """Answer a job's error rows again, as a child job, and lay its answers over."""
     parent = JobFolder(find_store(jobs_root, job), job)
@@ -94,13 +85,27 @@ def retry_errors(
         finished = show(parent, parent.need_manifest())
         if finished is None:
             raise JobError(f"the job {job} has lost its answers: answer it again")
-        return report_finished(finished, f"the job {job} has no error rows", as_json=as_json)
+        return report_finished(
+            finished, f"the job {job} has no error rows", as_json=given["as_json"]
+        )
     folder = JobFolder(parent.store, made.job)
+    prepare = partial(begin_retry, made, folder, parent.need_manifest())
+    return run_command(folder, prepare, _read_how(look, **given))
+
+
+def _read_how(
+    look: str | None,
+    /,
+    broker_url: str | None,
+    queue: str,
+    metrics_port: int | None,
+    metrics_host: str,
+    workers: int | None,
+    max_pause_seconds: float,
+    as_json: bool,
+) -> How:
+    """Return how the job is run, from the values of `run_options`."""
     log = open_command_log(look)
     where = Where(broker_url, queue, metrics_host, metrics_port)
     answer = choose(where, workers, log)
-    return run_command(
-        folder,
-        partial(begin_retry, made, folder, parent.need_manifest()),
-        How(answer, max_pause_seconds, as_json, log, where.words()),
-    )
+    return How(answer, max_pause_seconds, as_json, log, where.words())
