@@ -18,10 +18,10 @@ LOG_FORMAT = "--log-format"
 #: Loaded when called, so that `--help` is quick and torch is needed by `spanmill training` alone.
 COMMANDS = {
     "answer": ("producer.commands.answer:answer", "Answer the questions of files on this machine."),
-    "submit": ("producer.commands.answer:submit", "Answer them through a fleet of workers."),
+    "submit": ("producer.commands.submit:submit", "Answer them through a fleet of workers."),
     "worker": ("worker.serve:worker", "Answer batches from a broker's queues."),
-    "resume": ("producer.commands.answer:resume", "Go on with a job that was stopped."),
-    "retry-errors": ("producer.commands.answer:retry_errors", "Answer a job's error rows again."),
+    "resume": ("producer.commands.resume:resume", "Go on with a job that was stopped."),
+    "retry-errors": ("producer.commands.resume:retry_errors", "Answer a job's error rows again."),
     "jobs": ("producer.commands.jobs:jobs", "List the jobs."),
     "status": ("producer.commands.jobs:status", "Say how a job stands."),
     "watch": ("producer.commands.jobs:watch", "Follow a job to its end."),

@@ -23,7 +23,7 @@ from worker.contracts.shard import encode_payload
 from worker.events import Level
 from worker.local import DRAIN_SECONDS, FleetOptions, Hooks, run_fleet
 from worker.task import Done, Tools
-from worker.tools import JobTools, open_tools
+from worker.tools import JobTools, name_tools, open_tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,7 @@ class Processes:
         manifest = run.manifest
         if is_answered(run.folder, manifest):
             return
-        recipe = JobTools(
-            run.folder.store.name,
-            manifest.bundle,
-            manifest.reading,
-            manifest.forward,
-            manifest.provider,
-        )
+        recipe = name_tools(run.folder.store.name, manifest)
         options = FleetOptions(
             workers=max(1, min(self.count, manifest.batches)),
             open_tools=partial(self.make_tools, recipe),

@@ -30,6 +30,8 @@ COUNT_SECONDS = 0.25
 LONELY_SECONDS = 3.0
 #: Between two complaints of different words.
 COMPLAIN_SECONDS = 15.0
+#: How long nothing may fail before a pause is over: what fails is tried again more often than that.
+CALM_SECONDS = 10.0
 #: How long a batch waits for room, with none of the job's done, before that is said.
 FULL_SECONDS = 15.0
 
@@ -48,6 +50,7 @@ class Follower:
         self._resender = resender
         self._counted_at = self._looked_at = float("-inf")
         self._paused_since: float | None = None
+        self._failed_at = float("-inf")
         self._said: str | None = None
         self._said_at = float("-inf")
         self._moved_at = time.monotonic()
@@ -102,11 +105,15 @@ class Follower:
             backoff = min(2 * backoff, LONGEST_BACKOFF_SECONDS)
 
     def suffer(self, reason: str) -> None:
-        """Pause the job, or leave it paused.
+        """Hear that the broker or a store failed: the job is paused until that is over.
 
         Raises:
             WorldError: that has been so for too long.
         """
+        self._failed_at = time.monotonic()
+        self._pause(reason)
+
+    def _pause(self, reason: str) -> None:
         now = time.monotonic()
         if self._paused_since is None:
             self._paused_since = now
@@ -195,12 +202,12 @@ class Follower:
             self._ledger.cancel(self._run.manifest.job)
             raise
         if counts.trouble is not None and counts.stuck:
-            self.suffer(counts.trouble)
+            self._pause(counts.trouble)
             return
-        if self._paused_since is not None:
+        if self._paused_since is not None and time.monotonic() - self._failed_at > CALM_SECONDS:
             self._go_on()
         if counts.trouble is not None:
-            self._complain(f"{counts.trouble}; other workers go on", "trouble")
+            self._complain(f"{counts.trouble}; the batch is tried again", "trouble")
 
     def _go_on(self) -> None:
         self._paused_since = self._said = None

@@ -22,6 +22,10 @@ CHUNK_ROWS = 1024
 CHUNK_CHARS = 4 * 1024 * 1024
 LONGEST_LINE_BYTES = 32 * 1024 * 1024
 BLOCK_BYTES = 1024 * 1024
+#: The parser names each value by all that it lies in: time grows with the square of the depth.
+DEEPEST = 10_000
+_OPENINGS = frozenset({"start_map", "start_array"})
+_CLOSINGS = frozenset({"end_map", "end_array"})
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 #: A row as an object, or in words why there is none.
@@ -118,6 +122,7 @@ def _rows(path: Place) -> Iterator[Row]:
 def _squad_rows(stream: IO[bytes], path: Place) -> Iterator[Row]:
     found = False
     try:
+        _refuse_deep(stream, path)
         # The back end in C is five times as fast, but replaces lone surrogates without a word.
         backend = ijson_python if _has_surrogates(stream) else ijson
         for article in backend.items(stream, "data.item", use_float=True):
@@ -139,6 +144,23 @@ def _squad_rows(stream: IO[bytes], path: Place) -> Iterator[Row]:
             f"{path} is not SQuAD JSON ({type(error).__name__}): repair it, or name it .jsonl if it"
             " holds one object a line"
         ) from error
+
+
+def _refuse_deep(stream: IO[bytes], path: Place) -> None:
+    """Refuse what would take the parser for ever, and rewind.
+
+    Raises:
+        InputError: it is nested too deep.
+    """
+    depth = 0
+    for event, _ in ijson.basic_parse(stream, use_float=True):
+        if event in _OPENINGS:
+            depth += 1
+            if depth > DEEPEST:
+                raise InputError(f"{path} is nested more than {DEEPEST} deep: flatten it")
+        elif event in _CLOSINGS:
+            depth -= 1
+    stream.seek(0)
 
 
 def _has_surrogates(stream: IO[bytes]) -> bool:

@@ -101,17 +101,6 @@ OUTPUT = option(
 )
 JSON = option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 
-METRICS_PORT = option(
-    "--metrics-port",
-    type=click.IntRange(0, 65535),
-    help="Serve Prometheus metrics there; 0 is any free port.  [default: none are served]",
-)
-METRICS_HOST = option(
-    "--metrics-host",
-    default="0.0.0.0",  # noqa: S104  who asks for metrics wants them from elsewhere
-    help="Address to serve them at.",
-)
-
 _SHARED = (
     click.argument("inputs", nargs=-1, required=True, type=read_input, metavar="INPUT..."),
     OUTPUT,

@@ -42,9 +42,9 @@ class FleetDesk:
         self, *words: object, program: tuple[str, ...] = ("-m", "producer.cli")
     ) -> int:
         """Start a worker of one process, wait until it reads its queue, and return its pid."""
-        before = self.workers()
+        before = self._names()
         pid = self.launch_worker(*words, program=program)
-        wait_for(lambda: len(self.workers()) > len(before), "the worker is heard")
+        wait_for(lambda: self._names() - before, "the worker is heard")
         self.wait_until_ready()
         return pid
 
@@ -103,6 +103,9 @@ class FleetDesk:
 
     def workers(self) -> list[WorkerCard]:
         return self.ledger.list_workers()
+
+    def _names(self) -> set[str]:
+        return {card.worker for card in self.workers()}
 
     def children(self, supervisor: int) -> list[int]:
         """Return the answering processes of a worker."""

@@ -117,7 +117,7 @@ def open_perilous_tools(recipe: JobTools) -> Tools:
 
 def main() -> None:
     """Run the command line, with perils in its answering processes."""
-    import producer.commands.answer as command
+    import producer.commands.answering as command
     from producer.cli import main as run
     from producer.embedded import Processes
 

@@ -5,6 +5,7 @@ A pytest plugin: ``s3`` gives a bucket of its own to each test, in an environmen
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import pytest
 from obstore.store import S3Store
 
 PATIENCE_SECONDS = 120.0
+_REQUEST = re.compile(rb"(?:GET|HEAD|PUT|POST|DELETE) \S+(?= HTTP/1\.1\r\n)")
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "miller",
     "AWS_SECRET_ACCESS_KEY": "grist",
@@ -40,8 +42,9 @@ class Relay:
         self._answer: bytes | None = None
         self._is_cut = False
         self._open: set[socket.socket] = set()
-        #: What the other side has sent so far.
+        #: What the other side has sent so far, and what it was asked.
         self.passed_bytes = 0
+        self.asked: list[str] = []
         threading.Thread(target=self._serve, daemon=True).start()
 
     def cut(self) -> None:
@@ -85,14 +88,14 @@ class Relay:
                 self._open |= {ours, theirs}
                 back = threading.Thread(target=self._copy_back, args=(theirs, ours), daemon=True)
                 back.start()
-                for _ in _copy(ours, theirs):
-                    pass
+                for raw in _copy(ours, theirs):
+                    self.asked += [found.decode() for found in _REQUEST.findall(raw)]
                 back.join()
                 self._open -= {ours, theirs}
 
     def _copy_back(self, theirs: socket.socket, ours: socket.socket) -> None:
-        for size_bytes in _copy(theirs, ours):
-            self.passed_bytes += size_bytes
+        for raw in _copy(theirs, ours):
+            self.passed_bytes += len(raw)
 
 
 class S3:
@@ -197,9 +200,9 @@ def relay(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
     made.close()
 
 
-def _copy(source: socket.socket, target: socket.socket) -> Iterator[int]:
+def _copy(source: socket.socket, target: socket.socket) -> Iterator[bytes]:
     with contextlib.suppress(OSError):
         while raw := source.recv(65536):
             target.sendall(raw)
-            yield len(raw)
+            yield raw
         target.shutdown(socket.SHUT_WR)

@@ -9,8 +9,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from training.calibrate import Fit
 from training.samples import SAMPLE
 from worker.contracts.bundle import (
@@ -25,13 +23,12 @@ from worker.contracts.bundle import (
     write_manifest,
 )
 from worker.contracts.errors import JobError, WorldError
-from worker.contracts.family import FAMILIES, WindowSizes
-from worker.contracts.options import ForwardPolicy, ReadingOptions
+from worker.contracts.family import WindowSizes
+from worker.contracts.options import ReadingOptions
 from worker.contracts.verdict import Calibration
+from worker.opening import Graph, open_graph
 from worker.reading.reader import Reader
 from worker.reading.sample import answer_sample
-from worker.reading.windows import Encoder
-from worker.session import OnnxScorer
 
 #: What a bundle's answers, or its making, depend on.
 _PACKAGES = ("spanmill", "onnxruntime", "onnx", "tokenizers", "torch", "transformers")
@@ -132,14 +129,8 @@ def list_versions() -> dict[str, str]:
 def _describe(
     folder: Path, described: Description, sample: Sequence[tuple[str, str]]
 ) -> BundleManifest:
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    reader = Reader(
-        Encoder(tokenizer, FAMILIES[described.family], described.sizes),
-        OnnxScorer(folder / MODEL),
-        described.calibration,
-        ReadingOptions(described.null_threshold),
-        ForwardPolicy(),
-    )
+    graph = Graph(folder / MODEL, folder / TOKENIZER, described.family, described.sizes)
+    reader = open_graph(graph, described.calibration, ReadingOptions(described.null_threshold))
     return BundleManifest(
         format=FORMAT,
         name=described.name,

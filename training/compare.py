@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from training.baseline import answer as answer_by_rules
 from training.baseline import read_all as read_all_by_rules
@@ -23,7 +22,6 @@ from training.evaluate import (
     Estimate,
     Read,
     bootstrap,
-    graph_of,
     number_passages,
     read_rows,
     score_rows,
@@ -33,14 +31,12 @@ from training.graph_facts import count_layers, count_parameters
 from training.slices import Slice, slice_rows
 from worker.contracts.bundle import Bundle
 from worker.contracts.errors import UsageError
-from worker.contracts.family import FAMILIES
-from worker.contracts.options import ForwardPolicy, ReadingOptions
+from worker.contracts.options import ReadingOptions
 from worker.contracts.records import Example
+from worker.opening import graph_of, open_reader
 from worker.reading.reader import Reader
 from worker.reading.sample import read_all
 from worker.reading.scores import ENGLISH, Scored, evaluate
-from worker.reading.windows import Encoder
-from worker.session import OnnxScorer
 from worker.telemetry import describe_machine
 
 BASELINE = "rules (no model)"
@@ -205,16 +201,7 @@ def _time_all(request: Request) -> dict[str, NDArray[np.float64]]:
 
 
 def _open_reader(bundle: Bundle) -> _ReadOne:
-    manifest = bundle.manifest
-    reader = Reader(
-        Encoder(
-            Tokenizer.from_file(str(bundle.tokenizer)), FAMILIES[manifest.family], manifest.sizes
-        ),
-        OnnxScorer(bundle.model),
-        manifest.calibration,
-        ReadingOptions(manifest.null_threshold),
-        ForwardPolicy(),
-    )
+    reader = open_reader(bundle, ReadingOptions(bundle.manifest.null_threshold))
     return partial(_read_one, reader)
 
 

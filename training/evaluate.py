@@ -4,37 +4,21 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from training.data import Labelled
-from worker.contracts.bundle import Bundle
-from worker.contracts.family import FAMILIES, WindowSizes
-from worker.contracts.options import ForwardPolicy, ReadingOptions
+from worker.contracts.options import ReadingOptions
 from worker.contracts.records import Answer, Example
 from worker.contracts.verdict import Calibration, Logistic
-from worker.reading.reader import Reader
+from worker.opening import Graph, open_graph
 from worker.reading.sample import read_all
 from worker.reading.scores import ENGLISH, Scored, score_best, score_exact, score_f1
-from worker.reading.windows import Encoder
-from worker.session import OnnxScorer
 
 RESAMPLES = 1_000
 #: Confidence is not looked at here: before calibration there is none.
 _UNCALIBRATED = Calibration(Logistic(0.0, 0.0), Logistic(0.0, 0.0))
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """The files that read, and how; small, so that it can be sent to another process."""
-
-    model: Path
-    tokenizer: Path
-    family: str
-    sizes: WindowSizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +36,6 @@ class Read:
 
     rows: tuple[Labelled, ...]
     answers: tuple[Answer, ...]
-
-
-def graph_of(bundle: Bundle) -> Graph:
-    """Return a bundle's graph."""
-    return Graph(bundle.model, bundle.tokenizer, bundle.manifest.family, bundle.manifest.sizes)
 
 
 def read_rows(graph: Graph, rows: Sequence[Labelled], processes: int) -> Read:
@@ -127,13 +106,7 @@ def _read_parts(graph: Graph, rows: Sequence[Labelled], processes: int) -> list[
 
 
 def _read_part(graph: Graph, rows: Sequence[Labelled]) -> list[Answer]:
-    reader = Reader(
-        Encoder(Tokenizer.from_file(str(graph.tokenizer)), FAMILIES[graph.family], graph.sizes),
-        OnnxScorer(graph.model),
-        _UNCALIBRATED,
-        ReadingOptions(null_threshold=None),
-        ForwardPolicy(),
-    )
+    reader = open_graph(graph, _UNCALIBRATED, ReadingOptions(null_threshold=None))
     examples = [
         Example(number, row.id, row.question, row.context) for number, row in enumerate(rows)
     ]

@@ -1,6 +1,5 @@
 """From a checkpoint to a bundle: export, quantize, calibrate, score, describe, pack."""
 
-import functools
 import itertools
 import tempfile
 import time
@@ -22,12 +21,13 @@ from training.calibrate import (
 )
 from training.card import Card, Data, Origin, Score, Size, Speed, Texts, to_plain
 from training.data import Labelled
-from training.evaluate import Graph, Read, estimate, read_rows
-from training.export import check_parity, export_onnx, open_checkpoint
+from training.evaluate import Read, estimate, read_rows
+from training.export import Checkpoint, check_parity, export_onnx, open_checkpoint
 from training.quantize import Gated, Mode, quantize_gated
 from worker.contracts.bundle import Bundle
 from worker.contracts.errors import InputError
 from worker.contracts.family import WindowSizes
+from worker.opening import Graph
 from worker.reading.reader import ForwardBatch
 from worker.reading.windows import Encoder, Window
 from worker.session import OnnxScorer
@@ -59,6 +59,21 @@ class Order:
     processes: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Graphs:
+    """Of a checkpoint, the graph in full precision and the one that passed the gate.
+
+    ``difference`` is the largest one of a logit between checkpoint and full graph; ``read`` are the
+    held-out rows, as the small graph read them.
+    """
+
+    checkpoint: Checkpoint
+    small: Path
+    difference: float
+    gated: Gated
+    read: Read
+
+
 def ship(
     order: Order, origin: Origin, data: tuple[Data, ...], texts: Texts, out: Path, say: Say
 ) -> Bundle:
@@ -74,54 +89,74 @@ def ship(
     checkpoint = open_checkpoint(order.checkpoint, order.sizes)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".ship-") as folder:
-        full, small = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-        export_onnx(checkpoint, full)
-        windows = cut_windows(order.ranges, checkpoint.encoder)
-        difference = check_parity(checkpoint, full, windows[:PARITY_WINDOWS])
-        say(f"exported: the largest difference of a logit is {difference:.1e}")
-
-        graph = functools.partial(
-            Graph,
-            tokenizer=checkpoint.folder / "tokenizer.json",
-            family=checkpoint.family.name,
-            sizes=order.sizes,
-        )
-        reads: dict[Path, Read] = {}
-
-        def score(path: Path) -> float:
-            reads[path] = read_rows(graph(path), order.held_out, order.processes)
-            f1 = find_threshold(reads[path])[0]
-            say(f"{path.stem}: held-out F1 {f1:.2f}")
-            return f1
-
-        gated = quantize_gated(full, small, order.mode, windows, score)
-        fit = calibrate(reads[small])
+        graphs = _make_graphs(order, checkpoint, Path(folder), say)
+        fit = calibrate(graphs.read)
         say(f"calibrated: null threshold {fit.null_threshold:.3f}")
-        reports = read_sets(graph(small), order.reports, order.processes)
-        card = Card(
-            summary=texts.summary,
-            scores=tuple(score_all({"held-out": reads[small], **reports}, fit)),
-            quantization=gated,
-            calibration=fit.honesty,
-            honesty={name: look_honest(read, fit) for name, read in reports.items()},
-            graph=Size(small.stat().st_size, difference),
-            speed=measure_speed(small),
-            origin=origin,
-            data=data,
-            limits=texts.limits,
-        )
-        described = Description(
-            name=texts.name,
-            family=checkpoint.family.name,
-            language=texts.language,
-            sizes=order.sizes,
-            null_threshold=fit.null_threshold,
-            calibration=fit.calibration,
-            quantization=describe_quantization(gated),
-            licence=texts.licence,
-            card=to_plain(card),
-        )
-        return pack_bundle(out, small, checkpoint.folder / "tokenizer.json", described)
+        card = _fill_card(order, graphs, fit, origin, data, texts)
+        described = _describe(order, graphs, fit, texts, card)
+        return pack_bundle(out, graphs.small, _tokenizer_of(checkpoint), described)
+
+
+def _make_graphs(order: Order, checkpoint: Checkpoint, folder: Path, say: Say) -> _Graphs:
+    """Export, prove the parity, and quantize until the held-out rows are read well enough."""
+    full, small = folder / "fp32.onnx", folder / "int8.onnx"
+    export_onnx(checkpoint, full)
+    windows = cut_windows(order.ranges, checkpoint.encoder)
+    difference = check_parity(checkpoint, full, windows[:PARITY_WINDOWS])
+    say(f"exported: the largest difference of a logit is {difference:.1e}")
+    reads: dict[Path, Read] = {}
+
+    def score(path: Path) -> float:
+        graph = _graph_of(order, checkpoint, path)
+        reads[path] = read_rows(graph, order.held_out, order.processes)
+        f1 = find_threshold(reads[path])[0]
+        say(f"{path.stem}: held-out F1 {f1:.2f}")
+        return f1
+
+    gated = quantize_gated(full, small, order.mode, windows, score)
+    return _Graphs(checkpoint, small, difference, gated, reads[small])
+
+
+def _fill_card(
+    order: Order, graphs: _Graphs, fit: Fit, origin: Origin, data: tuple[Data, ...], texts: Texts
+) -> Card:
+    """Score the sets that are reported, and write down all that is known."""
+    graph = _graph_of(order, graphs.checkpoint, graphs.small)
+    reports = read_sets(graph, order.reports, order.processes)
+    return Card(
+        summary=texts.summary,
+        scores=tuple(score_all({"held-out": graphs.read, **reports}, fit)),
+        quantization=graphs.gated,
+        calibration=fit.honesty,
+        honesty={name: look_honest(read, fit) for name, read in reports.items()},
+        graph=Size(graphs.small.stat().st_size, graphs.difference),
+        speed=measure_speed(graphs.small),
+        origin=origin,
+        data=data,
+        limits=texts.limits,
+    )
+
+
+def _describe(order: Order, graphs: _Graphs, fit: Fit, texts: Texts, card: Card) -> Description:
+    return Description(
+        name=texts.name,
+        family=graphs.checkpoint.family.name,
+        language=texts.language,
+        sizes=order.sizes,
+        null_threshold=fit.null_threshold,
+        calibration=fit.calibration,
+        quantization=describe_quantization(graphs.gated),
+        licence=texts.licence,
+        card=to_plain(card),
+    )
+
+
+def _graph_of(order: Order, checkpoint: Checkpoint, model: Path) -> Graph:
+    return Graph(model, _tokenizer_of(checkpoint), checkpoint.family.name, order.sizes)
+
+
+def _tokenizer_of(checkpoint: Checkpoint) -> Path:
+    return checkpoint.folder / "tokenizer.json"
 
 
 def refuse_no_ranges(rows: Sequence[Labelled]) -> None:

@@ -13,10 +13,10 @@ from rich.table import Table
 from worker.contracts.bundle import Bundle, find_bundle, load_bundle, show_manifest
 from worker.contracts.errors import BundleError
 from worker.contracts.options import ReadingOptions
+from worker.opening import open_reader
 from worker.reading.sample import RIVALS, TOLERANCE, Difference, compare_sample
 from worker.session import AUTO, PROVIDERS, choose_provider
 from worker.telemetry import describe_machine
-from worker.tools import open_reader
 
 FAILED = 1
 

@@ -63,6 +63,7 @@ class Outcome(StrEnum):
     LEASED = "leased"  # another process is at it
     CANCELLED = "cancelled"
     GONE = "gone"  # no payload: it was asked for
+    HELD = "held"  # its job had the world in its way here: later, or elsewhere
     FOREIGN = "foreign"  # no message of ours
     UNREADABLE = "unreadable"  # no payload of ours: it was asked for
     PAUSED = "paused"  # the world is in the way
@@ -71,7 +72,7 @@ class Outcome(StrEnum):
 
 
 #: Those that are nobody's trouble.
-QUIET = frozenset({"answered", "done", "conflict", "leased", "cancelled", "gone"})
+QUIET = frozenset({"answered", "done", "conflict", "leased", "cancelled", "gone", "held"})
 
 
 def send_to(descriptor: int | None) -> Hear:

@@ -14,6 +14,7 @@ from worker.contracts.broker import parse_broker
 from worker.contracts.broker_url import broker_option
 from worker.contracts.errors import WorldError
 from worker.contracts.ledger import Ledger
+from worker.contracts.metrics_option import metrics_options
 from worker.contracts.object_store import open_store
 from worker.contracts.queue import (
     DEFAULT_QUEUE,
@@ -73,19 +74,7 @@ PING_SECONDS = 5.0
     envvar="SPANMILL_VISIBILITY_SECONDS",
     help="Let the transport deliver again what was not acknowledged for so long.",
 )
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(0, 65535),
-    envvar="SPANMILL_METRICS_PORT",
-    help="Serve Prometheus metrics there; 0 is any free port.  [default: none are served]",
-)
-@click.option(
-    "--metrics-host",
-    default="0.0.0.0",  # noqa: S104  who asks for metrics wants them from elsewhere
-    show_default=True,
-    envvar="SPANMILL_METRICS_HOST",
-    help="Address to serve them at.",
-)
+@metrics_options
 @click.option("--check", is_flag=True, help="Say whether a worker of this host is well, and stop.")
 @click.pass_obj
 def worker(

@@ -3,18 +3,14 @@
 import os
 from dataclasses import dataclass
 
-from tokenizers import Tokenizer
-
 from worker.contracts.bundle import Bundle
 from worker.contracts.bundle_home import fetch_bundle
 from worker.contracts.errors import BundleError, JobError, UsageError
-from worker.contracts.family import FAMILIES
+from worker.contracts.job import JobManifest
 from worker.contracts.object_store import open_store
 from worker.contracts.options import ForwardPolicy, ReadingOptions
 from worker.contracts.store import Store
-from worker.reading.reader import Reader
-from worker.reading.windows import Encoder
-from worker.session import OnnxScorer
+from worker.opening import open_reader
 from worker.task import Tools
 from worker.telemetry import describe_machine
 
@@ -30,6 +26,13 @@ class JobTools:
     reading: ReadingOptions
     forward: ForwardPolicy
     provider: str
+
+
+def name_tools(jobs_root: str, manifest: JobManifest) -> JobTools:
+    """Return the recipe for the tools of a job in a jobs' folder."""
+    return JobTools(
+        jobs_root, manifest.bundle, manifest.reading, manifest.forward, manifest.provider
+    )
 
 
 def open_tools(recipe: JobTools) -> Tools:
@@ -67,28 +70,3 @@ def _load_own(store: Store, digest: str) -> Bundle:
         raise BundleError(
             f"the job's own copy of its bundle is of no use ({error}): {_CURE}"
         ) from error
-
-
-def open_reader(
-    bundle: Bundle,
-    reading: ReadingOptions,
-    forward: ForwardPolicy | None = None,
-    provider: str = "cpu",
-) -> Reader:
-    """Return a reader of a checked bundle, on one thread.
-
-    Raises:
-        BundleError: the tokenizer or the graph cannot be loaded.
-    """
-    manifest = bundle.manifest
-    try:
-        tokenizer = Tokenizer.from_file(str(bundle.tokenizer))
-    except Exception as error:  # the library raises a bare Exception
-        raise BundleError(f"{bundle.tokenizer} cannot be loaded: get the bundle again") from error
-    return Reader(
-        Encoder(tokenizer, FAMILIES[manifest.family], manifest.sizes),
-        OnnxScorer(bundle.model, provider),
-        manifest.calibration,
-        reading,
-        ForwardPolicy() if forward is None else forward,
-    )

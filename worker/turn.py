@@ -28,15 +28,18 @@ from worker.contracts.root import read_root
 from worker.contracts.scripts import LEASE_SECONDS, RENEW_SECONDS
 from worker.contracts.shard import BatchStats, decode_payload, read_footer
 from worker.events import QUIET, Event, Hear, Level, Outcome, send_to
+from worker.holds import Holds, spread
 from worker.marker import Marker
 from worker.task import Delivery, Done, Tools, run_batch
-from worker.tools import JobTools
+from worker.tools import JobTools, name_tools
 
 #: Readers that a process keeps; each has the model of a job in memory.
 KEPT_READERS = 2
 KEPT_RECIPES = 64
-FIRST_BACKOFF_SECONDS = 0.5
-LONGEST_BACKOFF_SECONDS = 5.0
+#: A batch that broke its reader is sent again after so long.
+FAILED_DELAY_SECONDS = 0.5
+#: While nobody but a held job has batches, how often it is asked whether that is still so.
+ALONE_SECONDS = 0.5
 
 OpenTools = Callable[[JobTools], Tools]
 _NOBODY = send_to(None)
@@ -66,10 +69,12 @@ class Clerk:
         self._store = open_store(place.jobs_root)
         self._readers: dict[JobTools, Tools] = {}
         self._recipes: dict[tuple[str, str], JobTools] = {}
-        self._backoff_seconds = FIRST_BACKOFF_SECONDS
+        self._holds = Holds()
 
     def take(self, message: Message, holder: str) -> str:
         """Answer the message's batch, if it is this process's turn; return what came of it."""
+        if self._leave(message):
+            return self._tell(message, Begun(Turn.HELD), Outcome.HELD)
         begun = self._ledger.begin(message.job, message.batch, holder)
         self._began_at = time.perf_counter()
         if begun.turn != Turn.RUN:
@@ -85,7 +90,7 @@ class Clerk:
             except MemoryError:
                 os._exit(OUT_OF_MEMORY)  # a new process has it back, whatever leaked
             except Exception as error:  # noqa: BLE001  a row that breaks a library in a new way
-                dying = Dying("1", FIRST_BACKOFF_SECONDS, mark=self._marker.last)
+                dying = Dying("1", FAILED_DELAY_SECONDS, mark=self._marker.last)
                 self._ledger.bury(message.job, message.batch, holder, dying)
                 name = type(error).__name__  # alone: its message may quote the row
                 return self._tell(message, begun, Outcome.FAILED, why=name)
@@ -125,14 +130,7 @@ class Clerk:
     def _open(self, job: str, made: str) -> Tools:
         recipe = self._recipes.get((job, made))
         if recipe is None:
-            manifest = self._need_own(job, made)
-            recipe = JobTools(
-                self._place.jobs_root,
-                manifest.bundle,
-                manifest.reading,
-                manifest.forward,
-                manifest.provider,
-            )
+            recipe = name_tools(self._place.jobs_root, self._need_own(job, made))
             while len(self._recipes) >= KEPT_RECIPES:
                 self._recipes.pop(next(iter(self._recipes)))
             self._recipes[job, made] = recipe
@@ -164,7 +162,7 @@ class Clerk:
 
     def _count(self, message: Message, done: Done) -> None:
         """Tell the ledger; it counts a batch once, whoever tells it."""
-        self._backoff_seconds = FIRST_BACKOFF_SECONDS
+        self._holds.end(message.job)
         stats = done.stats
         if stats is None:
             if not self._store.exists(shard_key(message.job, message.batch)):
@@ -202,16 +200,25 @@ class Clerk:
         return outcome
 
     def _pause(self, message: Message, begun: Begun, holder: str, why: str) -> str:
-        """Give the lease back, say why, and wait a little: nothing else would go better here."""
+        """Give the lease back, say why, and leave the job alone for a while."""
         reason = f"worker {self._place.worker}: {why}"
-        delay = self._backoff_seconds
-        self._backoff_seconds = min(2 * delay, LONGEST_BACKOFF_SECONDS)
+        delay = self._holds.begin(message.job)
         self._tell(message, begun, Outcome.PAUSED, why=why)
         is_new = self._ledger.give_back(message.job, message.batch, holder, reason, delay)
         if is_new and self._shares(begun):
             self._note(message.job, State.PAUSED, reason)
-        time.sleep(delay)
         return Outcome.PAUSED
+
+    def _leave(self, message: Message) -> bool:
+        """Have a batch of a held job sent again later, so that other jobs' come first.
+
+        Where nobody else waits, the hold is waited out instead.
+        """
+        while (seconds := self._holds.left(message.job)) > 0:
+            if self._ledger.postpone(message.job, message.batch, spread(message.batch)):
+                return True
+            time.sleep(min(seconds, ALONE_SECONDS))
+        return False
 
     def _note(self, job: str, state: State, reason: str | None) -> None:
         with suppress(WorldError):  # the disk may be what is broken; the ledger says it too

@@ -18,10 +18,10 @@ from worker.contracts.bundle import Bundle
 from worker.contracts.errors import RowError
 from worker.contracts.options import ReadingOptions
 from worker.contracts.records import Status
+from worker.opening import open_reader
 from worker.reading.reader import Reader, Scored
 from worker.reading.spans import WindowLogits
 from worker.reading.windows import Encoded
-from worker.tools import open_reader
 
 _PEERS = Path(__file__).parent / "peers"
 

@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+
+HOME = Path(__file__).resolve().parents[2]
 
 HEAVY = ("torch", "transformers", "onnxruntime", "tokenizers", "celery", "redis")
 #: Generous: it is some 0.05 s, and the machine may be busy.
@@ -65,4 +69,17 @@ def test_reading_loads_no_runtime_and_no_files() -> None:
 
 
 def test_answering_loads_no_torch() -> None:
-    assert not load("worker.local", "producer.commands.answer") & {"torch", "transformers"}
+    assert not load("worker.local", "producer.commands.answer", "producer.commands.submit") & {
+        "torch",
+        "transformers",
+    }
+
+
+def test_the_producers_contract_names_all_of_the_worker_but_its_contracts() -> None:
+    settings = tomllib.loads((HOME / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (contract,) = [one for one in settings["contracts"] if one["name"].startswith("The producer")]
+    assert contract["source_modules"] == ["producer"]
+    named = {one for one in contract["forbidden_modules"] if one.startswith("worker.")}
+    files = {f"worker.{path.stem}" for path in (HOME / "worker").glob("[!_]*.py")}
+    folders = {f"worker.{path.parent.name}" for path in (HOME / "worker").glob("*/__init__.py")}
+    assert named == (files | folders) - {"worker.contracts"}

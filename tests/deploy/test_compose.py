@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from producer.commands.answer import submit
+from producer.commands.submit import submit
 from tests.deploy.composed import COMPOSE, HOME, VARIABLE, read_compose, read_services, read_stages
 from worker.contracts.queue import SOFT_SHUTDOWN_SECONDS
 

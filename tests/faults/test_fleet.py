@@ -272,11 +272,11 @@ def test_a_full_disk_pauses_the_job_until_there_is_room(
     submitted = fleet.start()
     trouble = wait_for(lambda: (one := fleet.counts()) and one.trouble, "the worker complains")
     assert "cannot write" in trouble
+    wait_for(lambda: "paused: " in submitted.err.read_text(), "the producer says so")
     assert not fleet.desk.shards()
     psutil.Process(child).rlimit(psutil.RLIMIT_FSIZE, unlimited)
     ran = submitted.finish()
     assert ran.status == 0, ran.err
-    assert "paused" in ran.err
     assert fleet.desk.answers() == undisturbed
     states = fleet.desk.states()
     assert states.index("paused") < len(states) - 1 - states[::-1].index("running")

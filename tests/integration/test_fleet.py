@@ -281,11 +281,11 @@ def test_a_jobs_folder_that_is_not_shared_is_found_out_at_once(
     status = fleet.run("status", "--json").json()
     assert str(elsewhere) in status["reason"]
     assert "is not that of the job's producer" in status["reason"]
+    wait_for(lambda: "paused" in fleet.desk.states(), "the producer pauses the job")
     os.kill(pid, signal.SIGTERM)
     fleet.start_worker()
     assert submitted.finish().status == 0
     assert fleet.desk.answers() == undisturbed
-    assert "paused" in fleet.desk.states()
     assert not list(elsewhere.glob("*"))
 
 

@@ -29,6 +29,12 @@ def lapse(client: Redis, job: str, batch: int) -> None:
     client.zadd(scripts.LEASES, {f"{job}:{batch}": 1.0}, xx=True)
 
 
+def let_complaints_last(client: Redis, job: str) -> None:
+    """Let the first complaint of a job be of some time ago."""
+    first = time.time() - scripts.STUCK_SECONDS - 1
+    assert client.hset(f"spanmill:{{{job}}}:about", "troubled", str(first)) == 0
+
+
 def test_a_batch_goes_its_way_and_leaves_nothing_but_its_count(
     ledger: Ledger, redis_server: RedisServer, job: str
 ) -> None:
@@ -166,13 +172,19 @@ def test_nothing_is_said_of_a_job_after_it_was_cancelled(
     for batch in range(3):
         ledger.admit(job, batch, b"x", ROOM)
         ledger.begin(job, batch, "a")
-    assert ledger.give_back(job, 0, "a", "the disk is full", 5.0)
+    assert not ledger.give_back(job, 0, "a", "the disk is full", 5.0)
+    let_complaints_last(redis_server.client, job)
+    assert ledger.give_back(job, 1, "a", "the disk is full", 5.0)
     ledger.cancel(job)
-    assert not ledger.commit(job, 1, 1, 0)
+    assert not ledger.commit(job, 2, 1, 0)
     ledger.open_job(About(JOB, "spanmill-test", "token", "now", 10))
+    for batch in range(3, 5):
+        ledger.admit(job, batch, b"x", Room())
+        ledger.begin(job, batch, "a")
+    assert not ledger.give_back(job, 3, "a", "the disk is full", 5.0)
+    let_complaints_last(redis_server.client, job)
     ledger.cancel(job)
-    redis_server.client.hset(f"spanmill:{{{job}}}:about", "moved", time.time() - 60)
-    assert not ledger.give_back(job, 2, "a", "the disk is full", 5.0)
+    assert not ledger.give_back(job, 4, "a", "the disk is full", 5.0)
 
 
 def test_a_payload_that_is_gone_is_asked_for(
@@ -267,38 +279,83 @@ def test_giving_a_lease_back_uses_no_attempt_and_says_why(
 ) -> None:
     ledger.admit(job, 0, b"x", ROOM)
     ledger.begin(job, 0, "a")
-    assert ledger.give_back(job, 0, "a", "the disk is full", 5.0)
+    ledger.give_back(job, 0, "a", "the disk is full", 5.0)
     assert not ledger.give_back(job, 0, "a", "it is another's", 5.0)  # no longer a's
     assert ledger.begin(job, 0, "b").turn == Turn.LEASED  # too early
     counts = ledger.count(job)
     assert counts is not None
-    assert (counts.trouble, counts.stuck, counts.busy) == ("the disk is full", True, 0)
+    assert (counts.trouble, counts.busy) == ("the disk is full", 0)
     lapse(redis_server.client, job, 0)
     assert [one.batch for one in ledger.lapsed()] == [0]
     begun = ledger.begin(job, 0, "b")
     assert (begun.attempt, begun.deaths) == (1, ())
-    assert ledger.commit(job, 0, 1, 0)  # it had come to a stop until now
-    counts = ledger.count(job)
-    assert counts is not None
-    assert (counts.trouble, counts.stuck) == (None, False)
 
 
-def test_one_workers_trouble_stops_no_job_that_others_get_on_with(
+def test_a_batch_is_put_off_for_the_sake_of_other_jobs_alone(
     ledger: Ledger, redis_server: RedisServer, job: str
 ) -> None:
-    for batch in range(3):
-        ledger.admit(job, batch, b"x", ROOM)
-        ledger.begin(job, batch, "a")
-    ledger.commit(job, 0, 1, 0)
-    assert not ledger.give_back(job, 1, "a", "its disk is full", 5.0)
-    counts = ledger.count(job)
-    assert counts is not None
-    assert (counts.trouble, counts.stuck) == ("its disk is full", False)
-    redis_server.client.hset(f"spanmill:{{{job}}}:about", "moved", time.time() - 60)
-    assert ledger.give_back(job, 2, "a", "its disk is full", 5.0)
+    ledger.admit(job, 0, b"x", ROOM)
+    assert not ledger.postpone(job, 0, 5.0)
+    assert ledger.begin(job, 0, "a").turn == Turn.RUN
+    ledger.admit(job, 1, b"x", ROOM)
+    ledger.open_job(About("mill-2", "spanmill-test", "token", "now", 10))
+    ledger.admit("mill-2", 0, b"x", ROOM)
+    assert [ledger.postpone(job, batch, 5.0) for batch in (0, 1)] == [True, True]
+    assert ledger.renew(job, 0, "a")  # what is begun is not put off
+    assert ledger.begin(job, 1, "a").turn == Turn.LEASED
+    assert ledger.lapsed() == []
+    lapse(redis_server.client, job, 1)
+    assert [one.batch for one in ledger.lapsed()] == [1]
+    begun = ledger.begin(job, 1, "a")
+    assert (begun.attempt, begun.deaths) == (1, ())
+
+
+def test_a_job_is_stuck_when_complaints_go_on_and_until_a_batch_is_done(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    def complain() -> tuple[bool, bool]:
+        """Return whether a complaint stops the job, and whether it is stuck then."""
+        ledger.admit(job, 0, b"x", ROOM)
+        lapse(redis_server.client, job, 0)
+        ledger.begin(job, 0, "a")
+        stops = ledger.give_back(job, 0, "a", "the disk is full", 5.0)
+        counts = ledger.count(job)
+        assert counts is not None
+        assert counts.trouble == "the disk is full"
+        return stops, counts.stuck
+
+    assert [complain(), complain()] == [(False, False)] * 2  # a young job, too
+    let_complaints_last(redis_server.client, job)
+    assert [complain(), complain()] == [(True, True), (False, True)]
+    lapse(redis_server.client, job, 0)
+    assert [one.batch for one in ledger.lapsed()] == [0]  # a try is no cure
     counts = ledger.count(job)
     assert counts is not None
     assert counts.stuck
+    ledger.admit(job, 1, b"x", ROOM)
+    ledger.begin(job, 1, "b")
+    assert ledger.commit(job, 1, 1, 0)  # it had come to a stop until now
+    counts = ledger.count(job)
+    assert counts is not None
+    assert (counts.trouble, counts.stuck) == (None, False)
+    assert complain() == (False, False)  # one worker's trouble, while others get on
+
+
+def test_processes_that_die_before_they_read_a_row_stop_the_job_when_that_goes_on(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    ledger.admit(job, 0, b"x", ROOM)
+    stuck = []
+    for number in range(4):
+        lapse(redis_server.client, job, 0)
+        ledger.begin(job, 0, "a")
+        assert ledger.bury(job, 0, "a", Dying("-9", trouble="a process ended"))
+        counts = ledger.count(job)
+        assert counts is not None
+        stuck.append((counts.trouble, counts.stuck))
+        if number == 2:
+            let_complaints_last(redis_server.client, job)
+    assert stuck == [(None, False), *[("a process ended", False)] * 2, ("a process ended", True)]
 
 
 def test_leases_of_a_worker_that_ended_lapse_at_once_and_blame_no_row(
@@ -365,6 +422,8 @@ def test_what_was_begun_can_be_ended_at_a_full_broker(
     for batch in range(3):
         ledger.admit(job, batch, b"x", ROOM)
         ledger.begin(job, batch, "a")
+    ledger.give_back(job, 2, "a", "the disk is full", 5.0)
+    let_complaints_last(redis_server.client, job)
     redis_server.client.config_set("maxmemory", "1")
     assert ledger.renew(job, 0, "a")
     assert ledger.give_back(job, 1, "a", "the disk is full", 0.0)

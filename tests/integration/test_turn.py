@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.desk import make_rows
+from tests.desk import make_rows, wait_for
 from tests.fleet import FleetDesk
 from tests.perils import open_perilous_tools
 from worker.attempts import MAX_NAMELESS_FAILURES
@@ -92,13 +92,51 @@ def test_a_reader_that_cannot_be_opened_pauses_the_job_with_the_reason(
         raise AttributeError("a library has changed")
 
     take = publish(opening=opening)
-    for _ in range(2):
-        assert take() == "paused"
+    assert take() == "paused"
+    counts = fleet.counts()
+    assert counts is not None
+    assert not counts.stuck  # that may have been a moment's trouble
+    assert fleet.desk.states()[-1] == "running"
+    about = f"spanmill:{{{fleet.desk.job()}}}:about"
+    fleet.server.client.hset(about, "troubled", str(time.time() - scripts.STUCK_SECONDS - 1))
+    assert take() == "paused"
     counts = fleet.counts()
     assert counts is not None
     assert counts.stuck
     assert "it cannot begin (AttributeError: a library has changed)" in (counts.trouble or "")
     assert fleet.desk.states()[-1] == "paused"
+
+
+def test_a_job_that_cannot_go_on_here_holds_up_no_other_and_uses_no_attempt(
+    fleet: FleetDesk,
+) -> None:
+    fleet.desk.write(make_rows(8))
+    for job, alternatives in (("well", 0), ("sick", 1)):
+        words = ("--job-id", job, "--top-k", alternatives, "--out", f"{job}.parquet")
+        assert fleet.submit("--no-wait", *words).status == 0
+    is_broken = True
+
+    def opening(recipe: JobTools) -> Tools:
+        if is_broken and recipe.reading.top_k == 1:
+            raise OSError("a library is gone")
+        return open_perilous_tools(recipe)
+
+    clerk = Clerk(Place("here", fleet.server.broker, str(fleet.desk.jobs)), opening)
+
+    def take(job: str, batch: int) -> str:
+        return clerk.take(Message(job, batch, 1, time.time(), WIRE_VERSION), f"here/{job}")
+
+    assert [take("sick", 0), take("sick", 1), take("well", 0)] == ["paused", "held", "answered"]
+    counts = fleet.ledger.count("sick")
+    assert counts is not None
+    assert "a library is gone" in (counts.trouble or "")
+    assert (counts.in_flight, counts.busy) == (2, 0)
+    assert fleet.ledger.begin("sick", 1, "elsewhere").turn == "leased"  # not before its time
+    is_broken = False
+    for batch in (0, 1):
+        wait_for(lambda: take("sick", batch) == "answered", "it goes on")  # noqa: B023
+    shards = fleet.desk.jobs.glob("sick/shards/*/*.parquet")
+    assert [open_shard(path.read_bytes())[0].stats.attempt for path in shards] == [1, 1]
 
 
 def test_a_process_that_stood_still_commits_nothing_to_a_job_begun_anew(

@@ -11,12 +11,13 @@ from training.calibrate import refuse_uncalibratable
 from training.card import Data, Origin, describe_data, read_revision, read_texts
 from training.checkpoint import find_checkpoint, prove_weights
 from training.data import load, load_all, load_some, refuse_shared_passages, split
-from training.evaluate import estimate, graph_of, read_rows, to_scored
+from training.evaluate import estimate, read_rows, to_scored
 from training.quantize import Mode
 from training.ship import Order, choose_rows, ship
 from worker.contracts.bundle import find_bundle, load_bundle, prove_file
 from worker.contracts.errors import UsageError
 from worker.contracts.family import WindowSizes
+from worker.opening import graph_of
 from worker.reading.scores import ENGLISH, LANGUAGES
 from worker.reading.scores import evaluate as evaluate_rows
 from worker.settings import count_cores

@@ -7,13 +7,14 @@ import click
 from training.calibrate import find_threshold
 from training.checkpoint import open_tokenizer
 from training.data import load_all, split
-from training.evaluate import Graph, read_rows
+from training.evaluate import read_rows
 from training.export import check_parity, export_onnx, open_checkpoint
 from training.quantize import Mode, quantize_gated
 from training.samples import SAMPLE
 from training.ship import choose_rows, cut_windows, describe_quantization, refuse_no_ranges
 from worker.contracts.errors import InputError, UsageError
 from worker.contracts.family import FAMILIES, WindowSizes
+from worker.opening import Graph
 from worker.reading.windows import Encoder
 from worker.settings import count_cores
 

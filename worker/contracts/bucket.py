@@ -5,11 +5,12 @@ Credentials and endpoints come from the environment: AWS_..., GOOGLE_..., AZURE_
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,8 @@ _TIMEOUT = timedelta(seconds=120)
 _PART_BYTES = 8 * 1024 * 1024
 _MOST_PARTS = 9_000
 _PARTS_AT_ONCE = 4
+#: As many as S3 deletes by one request.
+_DELETED_AT_ONCE = 1000
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
 _STATUS = re.compile(r"status code: (\d{3}[^:\n]*)|returned error response: (\d{3}[^:\n]*)")
@@ -140,14 +143,20 @@ class Bucket:
                 self._store, key, source, chunk_size=part_bytes, max_concurrency=_PARTS_AT_ONCE
             )
 
-    def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects, those that are there."""
-        with self._in_words("delete", keys[0] if keys else ""):
-            for key in keys:
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects, those that are there, as many at once as a request takes."""
+        left = iter(keys)
+        while some := list(islice(left, _DELETED_AT_ONCE)):
+            with self._in_words("delete", some[0]):
                 try:
-                    obstore.delete(self._store, key)
-                except FileNotFoundError:
-                    continue
+                    obstore.delete(self._store, some)
+                except FileNotFoundError:  # who says so may have stopped there
+                    self._delete_singly(some)
+
+    def _delete_singly(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            with suppress(FileNotFoundError):
+                obstore.delete(self._store, key)
 
     def names(self, folder: str) -> list[str]:
         """Return the sorted names directly in a folder, of objects and of folders."""

@@ -27,6 +27,7 @@ class Turn(StrEnum):
     LEASED = "leased"
     CANCELLED = "cancelled"
     GONE = "gone"  # no payload: it was asked for
+    HELD = "held"  # never said by the ledger: the worker leaves the job alone just now
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,9 @@ class Lapsed:
 class Counts:
     """How a job stands; ``root`` and ``made`` are as in About, ``busy`` counts its leases.
 
-    ``trouble`` is what a worker complained of lately; the job is ``stuck`` when that stops it.
+    ``trouble`` is what a worker complained of lately. The job is ``stuck`` from a complaint that
+    comes more than STUCK_SECONDS after the first one until a batch of it is done: one complaint
+    alone, and one that other batches get done after, stops no job, however young it is.
     """
 
     queue: str

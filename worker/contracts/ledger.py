@@ -77,10 +77,17 @@ class Ledger:
     def give_back(self, job: str, batch: int, holder: str, why: str, delay_seconds: float) -> bool:
         """End a lease and its attempt as if it had not been; return whether this stops the job.
 
-        It does not as long as other batches get done, and it does so once until one is; a cancelled
-        job has stopped already.
+        It does so once, when complaints have gone on for STUCK_SECONDS, until a batch is done; a
+        cancelled job has stopped already.
         """
         return bool(self._run(scripts.GIVE_BACK, job, batch, holder, delay_seconds, why))
+
+    def postpone(self, job: str, batch: int, delay_seconds: float) -> bool:
+        """Have a batch that waits sent again later; False where no other job would be the sooner.
+
+        What does not wait any more needs no delay, and its message is of no use.
+        """
+        return bool(self._run(scripts.POSTPONE, job, batch, delay_seconds))
 
     def bury(self, job: str, batch: int, holder: str, death: Dying) -> bool:
         """Write down that a lease's process died, or as good as died."""

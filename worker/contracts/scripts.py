@@ -1,7 +1,7 @@
 """Every Redis key and Lua script of the ledger.
 
 A batch in flight stands in exactly one of two sorted sets: WAITING (sent, not begun; score: when
-sent) or LEASES (begun, score: when its lease ends; or given back, score: when to send it again).
+sent) or LEASES (begun, score: when its lease ends; or put off, score: when to send it again).
 Times are the server's own, so that no two machines' clocks are compared.
 """
 
@@ -35,7 +35,7 @@ RENEW_SECONDS = 3.0
 #: When nobody looked for so long, the broker was away, and nobody could renew a lease either: all
 #: that were held get the time to.
 OUTAGE_SECONDS = 5.0
-#: A job in trouble of which no batch was done for so long has come to a stop.
+#: A job is stuck when complaints of it have gone on for so long without a batch of it getting done.
 STUCK_SECONDS = 10.0
 #: A batch's message is sent again when its queue is empty and nobody has begun any from it for so
 #: long, or when messages sent so much later were begun before it.
@@ -116,9 +116,13 @@ local function bury(job, batch, how)
   redis.call('HDEL', '%HOLDERS%', member)
   return rows ~= '-'
 end
-local function is_stuck(job)
-  local moved = redis.call('HGET', key(job, 'about'), 'moved')
-  return known(job) and now - past(moved) > %STUCK_SECONDS%
+local function complain(job, why)
+  redis.call('SET', key(job, 'trouble'), why, 'EX', %TROUBLE_SECONDS%)
+  if not known(job) or is_cancelled(job) then return 0 end
+  redis.call('HSETNX', key(job, 'about'), 'troubled', now)
+  local since = past(redis.call('HGET', key(job, 'about'), 'troubled'))
+  if now - since <= %STUCK_SECONDS% then return 0 end
+  return redis.call('HSETNX', key(job, 'about'), 'paused', 1)
 end
 local function holds(job, batch, holder)
   return redis.call('HGET', '%HOLDERS%', job .. ':' .. batch) == holder
@@ -132,7 +136,7 @@ redis.call('HSETNX', about, 'rows_done', 0)
 redis.call('HSETNX', about, 'errors', 0)
 redis.call('HSET', about, 'queue', ARGV[2], 'root', ARGV[3], 'made', ARGV[4],
   'batches', ARGV[5])
-redis.call('HDEL', about, 'paused')
+redis.call('HDEL', about, 'paused', 'troubled')
 redis.call('EXPIRE', about, %JOB_SECONDS%)
 redis.call('DEL', key(ARGV[1], 'cancelled'), key(ARGV[1], 'trouble'))
 return tonumber(redis.call('HGET', about, 'batches_done'))
@@ -220,9 +224,18 @@ redis.call('HDEL', '%HOLDERS%', member)
 keep('%ATTEMPTS%', member, -1)
 redis.call('DEL', key(job, 'mark:' .. batch))
 redis.call('ZADD', '%LEASES%', 'XX', now + tonumber(ARGV[4]), member)
-redis.call('SET', key(job, 'trouble'), ARGV[5], 'EX', %TROUBLE_SECONDS%)
-if is_cancelled(job) or not is_stuck(job) then return 0 end
-return redis.call('HSETNX', key(job, 'about'), 'paused', 1)
+return complain(job, ARGV[5])
+"""
+
+# ARGV: job, batch, seconds until it is sent again. Only where another job has batches in flight.
+POSTPONE = """
+local job, member = ARGV[1], ARGV[1] .. ':' .. ARGV[2]
+local mine = redis.call('HEXISTS', '%JOB_BATCHES%', job)
+if redis.call('HLEN', '%JOB_BATCHES%') == mine then return 0 end
+if redis.call('ZREM', '%WAITING%', member) == 1 then
+  redis.call('ZADD', '%LEASES%', now + tonumber(ARGV[3]), member)
+end
+return 1
 """
 
 # ARGV: job, batch, holder, how it died, seconds until it is sent again, the trouble when that is
@@ -233,7 +246,7 @@ if not holds(ARGV[1], ARGV[2], ARGV[3]) then return 0 end
 if ARGV[7] ~= '' then redis.call('SET', key(ARGV[1], 'mark:' .. ARGV[2]), ARGV[7]) end
 local was_marked = bury(ARGV[1], ARGV[2], ARGV[4])
 if not was_marked and redis.call('LLEN', key(ARGV[1], 'deaths:' .. ARGV[2])) > 1 then
-  redis.call('SET', key(ARGV[1], 'trouble'), ARGV[6], 'EX', %TROUBLE_SECONDS%)
+  complain(ARGV[1], ARGV[6])
 end
 redis.call('ZADD', '%LEASES%', 'XX', now + tonumber(ARGV[5]), ARGV[1] .. ':' .. ARGV[2])
 return 1
@@ -256,6 +269,7 @@ DISCARD = "want(ARGV[1], ARGV[2])"
 COMMIT = """
 local job, about, counted = ARGV[1], key(ARGV[1], 'about'), 0
 redis.call('DEL', key(job, 'trouble'))
+redis.call('HDEL', about, 'troubled')
 local was_paused = redis.call('HDEL', about, 'paused')
 if is_cancelled(job) then was_paused = 0 end  -- nothing is written after that
 for i = 2, #ARGV, 3 do
@@ -273,7 +287,6 @@ end
 for _, what in ipairs({'about', 'done'}) do
   redis.call('EXPIRE', key(job, what), %JOB_SECONDS%)
 end
-if counted > 0 then redis.call('HSET', about, 'moved', now) end
 return {counted, was_paused}
 """
 
@@ -357,7 +370,8 @@ end
 return {about[1], about[2], about[3], about[4],
   redis.call('HGET', '%JOB_BATCHES%', job) or '0', busy,
   redis.call('SCARD', key(job, 'wanted')),
-  redis.call('EXISTS', key(job, 'cancelled')), trouble and is_stuck(job) and 1 or 0,
+  redis.call('EXISTS', key(job, 'cancelled')),
+  trouble and redis.call('HEXISTS', key(job, 'about'), 'paused') or 0,
   trouble or '',
   about[5], about[6], about[7]}
 """

@@ -227,6 +227,17 @@ def test_a_missing_field_is_named_with_those_that_are_there(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.parametrize("more", [{}, {"title": "\ud83d"}])
+def test_squad_json_that_is_nested_too_deep_is_refused_at_once(
+    tmp_path: Path, more: dict[str, str]
+) -> None:
+    squad = {"data": [{**more, "notes": "HERE", "paragraphs": []}]}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(squad).replace('"HERE"', "[" * 100_000 + "]" * 100_000))
+    with pytest.raises(InputError, match=r"a\.json is nested more than 10000 deep: flatten it"):
+        read(path)
+
+
 def test_a_file_without_any_object_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.jsonl holds no JSON objects"):
         read(write_lines(tmp_path / "a.jsonl", b"id,question,context", b"a,b,c"))

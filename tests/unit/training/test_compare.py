@@ -13,9 +13,10 @@ from training.cli import training
 from training.compare import BASELINE, Comparison, Request, compare, name_bundles
 from training.compare_text import to_markdown
 from training.data import Gold, Labelled
-from training.evaluate import Read, estimate, graph_of, read_rows, to_scored
+from training.evaluate import Read, estimate, read_rows, to_scored
 from worker.contracts.bundle import load_bundle
 from worker.contracts.errors import UsageError
+from worker.opening import graph_of
 from worker.reading.scores import Scored, evaluate
 
 GOLDS = ("Joan Whitlock", "150", "Brújula")

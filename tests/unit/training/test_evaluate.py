@@ -5,9 +5,10 @@ import pytest
 
 from tests.tiny import PASSAGES, QUESTIONS, Tiny
 from training.data import Gold, Labelled
-from training.evaluate import Graph, Read, bootstrap, estimate, graph_of, read_rows, to_scored
+from training.evaluate import Read, bootstrap, estimate, read_rows, to_scored
 from worker.contracts.bundle import load_bundle
 from worker.contracts.records import Answer, Span, Status
+from worker.opening import Graph, graph_of
 from worker.reading.scores import evaluate
 
 GOLDS = ("Joan Whitlock", "150", "Brújula")

@@ -54,8 +54,8 @@ def test_a_recorded_answer_just_behind_another_is_a_tie(folder: Path) -> None:
     from worker.contracts.bundle import load_bundle
     from worker.contracts.options import ReadingOptions
     from worker.contracts.records import Example
+    from worker.opening import open_reader
     from worker.reading.sample import read_all
-    from worker.tools import open_reader
 
     reader = open_reader(load_bundle(folder), ReadingOptions(NULL_THRESHOLD, top_k=2))
     (answer,) = read_all(reader, [Example(0, "0", row["question"], row["context"])])

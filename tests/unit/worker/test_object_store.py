@@ -68,6 +68,15 @@ def test_a_folder_is_removed_with_all_in_it_and_nothing_beside(store: ObjectStor
     assert store.names("") == ["job2"]
 
 
+def test_a_folder_of_many_objects_is_removed_by_few_requests(s3: S3, relay: Relay) -> None:
+    for number in range(30):
+        s3.put(f"jobs/job/shards/0000/{number}", b"1")
+    s3.put("jobs/job/manifest.json", b"1")
+    open_store(f"{s3.url}/jobs").remove("job/shards")
+    assert s3.list() == ["jobs/job/manifest.json"]
+    assert 1 < len(relay.asked) < 5, relay.asked
+
+
 def test_tails_are_as_long_as_was_asked_or_the_whole(store: ObjectStore) -> None:
     store.put_new("k", b"0123456789")
     store.put_new("empty", b"")

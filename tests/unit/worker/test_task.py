@@ -17,9 +17,9 @@ from worker.contracts.options import ReadingOptions
 from worker.contracts.records import Example
 from worker.contracts.shard import EXAMPLE_SCHEMA, encode_payload, encode_shard, read_shard
 from worker.contracts.store import LocalStore
+from worker.opening import open_reader
 from worker.task import Delivery, Done, Tools, run_batch
 from worker.telemetry import Machine
-from worker.tools import open_reader
 
 KEY = shard_key("job", 3)
 KEPT = pa.table(typed_columns())

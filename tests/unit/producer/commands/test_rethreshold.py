@@ -24,9 +24,9 @@ from worker.contracts.options import ForwardPolicy, ReadingOptions
 from worker.contracts.records import Status
 from worker.contracts.shard import EXAMPLE_SCHEMA, encode_payload, encode_schema
 from worker.contracts.store import LocalStore
+from worker.opening import open_reader
 from worker.task import Delivery, Tools, run_batch
 from worker.telemetry import Machine
-from worker.tools import open_reader
 
 TYPED = pa.table(typed_columns())
 
