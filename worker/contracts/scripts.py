@@ -47,12 +47,6 @@ COUNTED_AT_ONCE = 500
 TROUBLE_SECONDS = 60
 WORKER_SECONDS = 15.0
 
-
-def mark_key(job: str, batch: int) -> str:
-    """Return where a worker marks the rows that it reads next: ``attempt;row,row``."""
-    return f"{PREFIX}:{{{job}}}:mark:{batch}"
-
-
 # Functions that the scripts share. `%NAME%` stands for a key, `key()` makes a job's. `past()` reads
 # a time; one in the future is of a clock that was set back since, and says nothing.
 PRELUDE = """
@@ -103,17 +97,13 @@ local function want(job, batch)
     redis.call('EXPIRE', key(job, 'wanted'), %JOB_SECONDS%)
   end
 end
-local function bury(job, batch, how)
-  local member = job .. ':' .. batch
-  local mark = redis.call('GET', key(job, 'mark:' .. batch))
-  local attempt = redis.call('HGET', '%ATTEMPTS%', member) or '0'
-  local rows = '-'
-  if mark and string.match(mark, '^[^;]*') == attempt then rows = string.match(mark, ';(.*)$') end
+local function bury(job, batch, how, rows)
+  if rows == '-' then rows = redis.call('GET', key(job, 'mark:' .. batch)) or '-' end
   redis.call('RPUSH', key(job, 'deaths:' .. batch), how .. ';' .. rows)
   redis.call('LTRIM', key(job, 'deaths:' .. batch), -256, -1)
   redis.call('EXPIRE', key(job, 'deaths:' .. batch), %JOB_SECONDS%)
   redis.call('DEL', key(job, 'mark:' .. batch))
-  redis.call('HDEL', '%HOLDERS%', member)
+  redis.call('HDEL', '%HOLDERS%', job .. ':' .. batch)
   return rows ~= '-'
 end
 local function is_stuck(job)
@@ -184,7 +174,7 @@ if not payload or not in_flight(member) then
   want(job, batch)
   return {'gone'}
 end
-if lease and redis.call('HGET', '%HOLDERS%', member) then bury(job, batch, '?') end
+if lease and redis.call('HGET', '%HOLDERS%', member) then bury(job, batch, '?', '-') end
 local queue = redis.call('HGET', key(job, 'about'), 'queue')
 local sent = redis.call('ZSCORE', '%WAITING%', member)
 if sent and tonumber(sent) > past(redis.call('HGET', '%BEGUN%', queue)) then
@@ -225,13 +215,19 @@ if is_cancelled(job) or not is_stuck(job) then return 0 end
 return redis.call('HSETNX', key(job, 'about'), 'paused', 1)
 """
 
+# ARGV: job, batch, holder, rows that it reads next.
+MARK = """
+if holds(ARGV[1], ARGV[2], ARGV[3]) then
+  redis.call('SET', key(ARGV[1], 'mark:' .. ARGV[2]), ARGV[4], 'EX', %JOB_SECONDS%)
+end
+"""
+
 # ARGV: job, batch, holder, how it died, seconds until it is sent again, the trouble when that is
-# not the first death of this batch and none of its rows had been marked, and the last mark, of
-# those who live to tell it.
+# not the first death of this batch and none of its rows had been marked, and the rows of the last
+# mark, or '-' from who does not know it.
 DIED = """
 if not holds(ARGV[1], ARGV[2], ARGV[3]) then return 0 end
-if ARGV[7] ~= '' then redis.call('SET', key(ARGV[1], 'mark:' .. ARGV[2]), ARGV[7]) end
-local was_marked = bury(ARGV[1], ARGV[2], ARGV[4])
+local was_marked = bury(ARGV[1], ARGV[2], ARGV[4], ARGV[7])
 if not was_marked and redis.call('LLEN', key(ARGV[1], 'deaths:' .. ARGV[2])) > 1 then
   redis.call('SET', key(ARGV[1], 'trouble'), ARGV[6], 'EX', %TROUBLE_SECONDS%)
 end
@@ -316,7 +312,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', '%LEASES%', '-inf', now)) do
   if #out >= tonumber(ARGV[1]) then return out end
   if redis.call('HGET', '%HOLDERS%', member) then
     local job, batch = string.match(member, '^(.*):(%d+)$')
-    bury(job, batch, '?')
+    bury(job, batch, '?', '-')
   end
   again(member)
 end
