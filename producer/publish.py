@@ -157,9 +157,7 @@ class _Publisher:
                 lambda: self._fleet.ledger.admit(self._job, number, payload, self._fleet.room)
             )
             if admission == Admission.FULL:
-                self._fleet.meter.wait(FULL_SECONDS)
-                self._follower.wait_for_room(began)
-                time.sleep(FULL_SECONDS)
+                self._wait_for_room(len(payload), began)
             elif admission == Admission.UNKNOWN:
                 self._follower.insist(self._open)
             elif admission == Admission.CANCELLED:
@@ -170,6 +168,18 @@ class _Publisher:
                 return
             else:
                 return
+
+    def _wait_for_room(self, size_bytes: int, since: float) -> None:
+        """Wait until a payload is worth sending: while workers are slow, most would come back."""
+        fleet, has_room = self._fleet, False
+        while not has_room:
+            self._look()
+            fleet.meter.wait(FULL_SECONDS)
+            self._follower.wait_for_room(since)
+            time.sleep(FULL_SECONDS)
+            has_room = self._follower.insist(
+                lambda: fleet.ledger.has_room(self._job, size_bytes, fleet.room)
+            )
 
     def _send(self, number: int) -> None:
         try:

@@ -77,6 +77,24 @@ def test_the_room_is_bounded_in_batches_and_in_bytes(ledger: Ledger, job: str) -
     assert ledger.in_flight_bytes() == ROOM.max_bytes
 
 
+def test_room_can_be_asked_for_without_the_payload(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    assert ledger.has_room(job, 5000, ROOM)  # alone, it would be let in
+    for number in range(3):
+        ledger.admit(job, number, b"x", ROOM)
+    assert ledger.has_room(job, 997, ROOM)
+    assert not ledger.has_room(job, 998, ROOM)
+    ledger.admit(job, 3, b"x", ROOM)
+    assert not ledger.has_room(job, 1, ROOM)
+    ledger.commit(job, 0, 1, 0)
+    assert ledger.has_room(job, 1, ROOM)
+    ledger.cancel(job)
+    assert ledger.has_room(job, 998, ROOM)  # it is not for want of room that it is not let in
+    redis_server.client.flushall()
+    assert ledger.has_room(job, 998, ROOM)
+
+
 def test_a_batch_larger_than_the_room_travels_alone(ledger: Ledger, job: str) -> None:
     assert ledger.admit(job, 0, b"x" * 5000, ROOM) == Admission.ADMITTED
     assert ledger.admit(job, 1, b"x", ROOM) == Admission.FULL

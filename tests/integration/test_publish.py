@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from producer.diary import Diary
@@ -11,10 +12,11 @@ from producer.meter import Meter
 from producer.progress import Progress
 from producer.publish import Fleet, open_fleet
 from producer.run import Published, Run
-from tests.desk import make_rows
+from tests.desk import make_rows, wait_for
 from tests.fleet import FleetDesk
 from tests.perils import open_perilous_tools
 from tests.redis_server import RedisServer
+from worker.contracts import scripts
 from worker.contracts.broker import Broker
 from worker.contracts.flight import MAX_BATCHES, MAX_BYTES, About, Counts
 from worker.contracts.folder import JobFolder
@@ -110,6 +112,27 @@ def test_a_broker_that_leaves_after_the_last_batch_fails_no_job(
     leaving = LeavingLedger(fleet.server.broker, fleet.server)
     answer(replace(publisher, ledger=leaving), folder)
     assert list(folder.iter_done()) == [0, 1]
+
+
+def test_a_payload_that_found_no_room_is_not_sent_until_there_is_some(fleet: FleetDesk) -> None:
+    rows = make_rows(8)
+    # Of the second batch, and hard to compress.
+    letters = np.random.default_rng(7).integers(0x4E00, 0x9FA0, 100_000)
+    rows[4]["context"] = "".join(map(chr, letters.tolist()))
+    fleet.desk.write(rows)
+    submitted = fleet.start("--in-flight-batches", "1")
+    wait_for(lambda: (one := fleet.counts()) and one.in_flight == 1, "the first is published")
+    client = fleet.server.client
+
+    def received() -> int:
+        return int(client.info("stats")["total_net_input_bytes"])
+
+    wait_for(lambda: client.zscore(scripts.PRODUCERS, fleet.desk.job()), "it wants room")
+    time.sleep(1.0)
+    before = received()
+    time.sleep(2.0)
+    assert received() - before < 100_000  # of 40 tries or so
+    submitted.kill()
 
 
 def test_shards_that_came_without_the_broker_are_kept(fleet: FleetDesk, folder: BusyFolder) -> None:

@@ -65,6 +65,11 @@ class Ledger:
         reply = self._run(scripts.ADMIT, job, batch, payload, room.max_batches, room.max_bytes)
         return Admission(reply.decode())
 
+    def has_room(self, job: str, size_bytes: int, room: Room) -> bool:
+        """Say whether it is worth trying to admit a payload of this size."""
+        asked = (job, size_bytes, room.max_batches, room.max_bytes)
+        return bool(self._run(scripts.ASK_ROOM, *asked))
+
     def begin(self, job: str, batch: int, holder: str) -> Begun:
         """Ask for a batch's lease. An earlier one that ended without a word counts as a death."""
         reply = self._run(scripts.BEGIN, job, batch, holder)

@@ -106,6 +106,21 @@ local function bury(job, batch, how, rows)
   redis.call('HDEL', '%HOLDERS%', job .. ':' .. batch)
   return rows ~= '-'
 end
+-- A job that has nothing in flight gets room in any case: what is there may be waiting for workers
+-- that never come.
+local function has_room(job, size, max_count, max_bytes)
+  redis.call('ZADD', '%PRODUCERS%', now, job)
+  redis.call('ZREMRANGEBYSCORE', '%PRODUCERS%', '-inf', now - 15)
+  local my_count = tonumber(redis.call('HGET', '%JOB_BATCHES%', job) or '0')
+  if my_count == 0 then return true end
+  local count = redis.call('ZCARD', '%WAITING%') + redis.call('ZCARD', '%LEASES%')
+  local bytes = tonumber(redis.call('GET', '%IN_FLIGHT_BYTES%') or '0')
+  if count >= max_count or bytes + size > max_bytes then return false end
+  local sharing = redis.call('ZCARD', '%PRODUCERS%')
+  local my_bytes = tonumber(redis.call('HGET', '%JOB_BYTES%', job) or '0')
+  return sharing == 1
+    or my_count < max_count / sharing and my_bytes + size <= max_bytes / sharing
+end
 local function is_stuck(job)
   local moved = redis.call('HGET', key(job, 'about'), 'moved')
   return known(job) and now - past(moved) > %STUCK_SECONDS%
@@ -128,8 +143,7 @@ redis.call('DEL', key(ARGV[1], 'cancelled'), key(ARGV[1], 'trouble'))
 return tonumber(redis.call('HGET', about, 'batches_done'))
 """
 
-# ARGV: job, batch, payload, batches and bytes allowed. A job that has nothing in flight gets room
-# in any case: what is there may be waiting for workers that never come.
+# ARGV: job, batch, payload, batches and bytes allowed.
 ADMIT = """
 local job, batch, size = ARGV[1], ARGV[2], string.len(ARGV[3])
 local member = job .. ':' .. batch
@@ -137,19 +151,7 @@ if not known(job) then return 'unknown' end
 if is_cancelled(job) then return 'cancelled' end
 if is_done(job, batch) then return 'done' end
 if in_flight(member) then return 'in-flight' end
-redis.call('ZADD', '%PRODUCERS%', now, job)
-redis.call('ZREMRANGEBYSCORE', '%PRODUCERS%', '-inf', now - 15)
-local sharing = redis.call('ZCARD', '%PRODUCERS%')
-local count = redis.call('ZCARD', '%WAITING%') + redis.call('ZCARD', '%LEASES%')
-local bytes = tonumber(redis.call('GET', '%IN_FLIGHT_BYTES%') or '0')
-local max_count, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
-local my_count = tonumber(redis.call('HGET', '%JOB_BATCHES%', job) or '0')
-if my_count > 0 and (count >= max_count or bytes + size > max_bytes) then return 'full' end
-local my_bytes = tonumber(redis.call('HGET', '%JOB_BYTES%', job) or '0')
-if my_count > 0 and sharing > 1
-    and (my_count >= max_count / sharing or my_bytes + size > max_bytes / sharing) then
-  return 'full'
-end
+if not has_room(job, size, tonumber(ARGV[4]), tonumber(ARGV[5])) then return 'full' end
 redis.call('SET', key(job, 'payload:' .. batch), ARGV[3], 'EX', %PAYLOAD_SECONDS%)
 redis.call('ZADD', '%WAITING%', now, member)
 redis.call('HSET', '%SIZES%', member, size)
@@ -158,6 +160,13 @@ redis.call('HINCRBY', '%JOB_BATCHES%', job, 1)
 redis.call('HINCRBY', '%JOB_BYTES%', job, size)
 redis.call('SREM', key(job, 'wanted'), batch)
 return 'admitted'
+"""
+
+# ARGV: job, bytes of the payload, batches and bytes allowed. A job that cannot have any is told so
+# when it tries.
+ASK_ROOM = """
+if not known(ARGV[1]) or is_cancelled(ARGV[1]) then return 1 end
+return has_room(ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])) and 1 or 0
 """
 
 # ARGV: job, batch, holder.
