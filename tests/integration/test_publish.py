@@ -144,6 +144,19 @@ def test_shards_that_came_without_the_broker_are_kept(fleet: FleetDesk, folder: 
     assert need_counts(fleet).batches_done == 1
 
 
+def test_a_shard_that_was_deleted_is_asked_for_again_and_one_too_many_is_not_counted(
+    fleet: FleetDesk, folder: BusyFolder
+) -> None:
+    folder.answer_next()
+    folder.answer_next()
+    assert need_counts(fleet).batches_done == BATCHES
+    shards = fleet.desk.jobs / fleet.desk.job() / "shards/0000"
+    (shards / "0000001.parquet").rename(shards / f"000000{BATCHES}.parquet")
+    assert fleet.submit("--no-wait").status == 0
+    counts = need_counts(fleet)
+    assert (counts.batches_done, counts.in_flight) == (1, 1)
+
+
 def test_a_job_of_another_folder_with_the_same_name_is_left_alone(
     fleet: FleetDesk, folder: BusyFolder
 ) -> None:
