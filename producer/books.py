@@ -62,7 +62,7 @@ class Books:
         self._waiting: list[dict[str, Any]] = []
         self._counts = {"answered": 0, "unanswerable": 0, "error": 0}
         self._times = {name: array("f") for name in ("latency_ms", *_STAGES)}
-        self._rows = array("l")
+        self._rows = array("i")
         self._tokens = self._padded_tokens = 0
         self._first, self._last = float("inf"), 0.0
         self._writer: Any = None
@@ -136,7 +136,7 @@ class Books:
             return Quantiles(0.0, 0.0, 0.0)
         values = np.frombuffer(self._times[name], np.float32)
         order = np.argsort(values)
-        reached = np.cumsum(np.frombuffer(self._rows, np.int64)[order])
+        reached = np.cumsum(np.frombuffer(self._rows, np.int32)[order], dtype=np.int64)
         places = [np.searchsorted(reached, share * reached[-1]) for share in (0.5, 0.95, 0.99)]
         return Quantiles(*(round(float(values[order][place]), 3) for place in places))
 

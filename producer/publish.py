@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from producer.diary import Diary
 from producer.follow import Follower
@@ -111,12 +112,14 @@ class _Publisher:
         about = About(self._job, self._fleet.queue, token, manifest.created_at, manifest.batches)
         self._clear(about)
         counted = self._read_counted()  # first: a batch that is counted has its shard by then
-        done = np.fromiter(folder.iter_done(), dtype=np.int64)
-        if np.setdiff1d(counted, done).size:  # a shard was deleted: it is missing again
+        done = np.zeros_like(counted)
+        for number in folder.iter_done():
+            done[number : number + 1] = True  # none, of a number that the job has not
+        if (counted & ~done).any():  # a shard was deleted: it is missing again
             ledger.forget(self._job)
-            counted = counted[:0]
+            counted[:] = False
         ledger.open_job(about)
-        fresh = np.setdiff1d(done, counted).tolist()
+        fresh = map(int, np.flatnonzero(done & ~counted))
         stats = (read_footer(partial(folder.need_tail, number)).stats for number in fresh)
         ledger.recount(self._job, ((one.batch, one.rows, one.errors) for one in stats))
         self._follower.begin()
@@ -143,10 +146,14 @@ class _Publisher:
             self._run.folder.store.remove(f"{self._job}/shards")
         ledger.forget(self._job)
 
-    def _read_counted(self) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    def _read_counted(self) -> NDArray[np.bool_]:
+        """Return which batches the ledger has counted. Shape: ``(batches,)``."""
         bits = self._fleet.ledger.read_done(self._job)
         raw = np.frombuffer(b"" if bits is None else bits, dtype=np.uint8)
-        return np.flatnonzero(np.unpackbits(raw))
+        counted = np.zeros(self._run.manifest.batches, np.bool_)
+        known = np.unpackbits(raw)[: len(counted)]
+        counted[: len(known)] = known
+        return counted
 
     def _put(self, number: int, payload: bytes) -> None:
         """Put one batch in flight as soon as there is room."""
@@ -157,9 +164,7 @@ class _Publisher:
                 lambda: self._fleet.ledger.admit(self._job, number, payload, self._fleet.room)
             )
             if admission == Admission.FULL:
-                self._fleet.meter.wait(FULL_SECONDS)
-                self._follower.wait_for_room(began)
-                time.sleep(FULL_SECONDS)
+                self._wait_for_room(len(payload), began)
             elif admission == Admission.UNKNOWN:
                 self._follower.insist(self._open)
             elif admission == Admission.CANCELLED:
@@ -170,6 +175,18 @@ class _Publisher:
                 return
             else:
                 return
+
+    def _wait_for_room(self, size_bytes: int, since: float) -> None:
+        """Wait until a payload is worth sending: while workers are slow, most would come back."""
+        fleet, has_room = self._fleet, False
+        while not has_room:
+            self._look()
+            fleet.meter.wait(FULL_SECONDS)
+            self._follower.wait_for_room(since)
+            time.sleep(FULL_SECONDS)
+            has_room = self._follower.insist(
+                lambda: fleet.ledger.has_room(self._job, size_bytes, fleet.room)
+            )
 
     def _send(self, number: int) -> None:
         try:

@@ -119,7 +119,7 @@ def collect_job(folder: JobFolder, manifest: JobManifest, output: str) -> Summar
 
 def is_answered(folder: JobFolder, manifest: JobManifest) -> bool:
     """Say whether all batches have their shards."""
-    return sum(1 for _ in folder.iter_done()) == manifest.batches
+    return sum(number < manifest.batches for number in folder.iter_done()) == manifest.batches
 
 
 def job_rows(manifest: JobManifest, store: Store, wait: Wait = give_up) -> Iterator[pa.Table]:

@@ -77,6 +77,10 @@ class FleetDesk:
         (process,) = [one for one in self._workers if one.pid == pid]
         return process.wait(PATIENCE_SECONDS)
 
+    def count_alive(self) -> int:
+        """Return how many workers have not ended."""
+        return sum(worker.poll() is None for worker in self._workers)
+
     def _last_log(self, *, new: bool = False) -> Path:
         return self.desk.folder / f"worker-{len(self._workers) - (not new)}.log"
 

@@ -1,7 +1,8 @@
 """The `spanmill` program with a reader that some texts break for real: `python -m tests.perils`.
 
 A context that holds ``<<segv@score>>`` ends the process that scores it with a segmentation fault.
-What: segv, abort, exit, memory, kill (from outside, by the same process), raise, hang, or gate.
+What: segv, abort, exit, memory, kill (from outside, by the same process), worker (kills a fleet's
+whole worker, supervisor first), raise, hang, or gate.
 ``<<gate@score:/a/path>>`` makes ``/a/path.reached``, and waits until ``/a/path`` exists. Where:
 encode, score, decode, or start, which is the batch's: no row is being read. ``once`` behind a path,
 as in ``<<kill@score:/a/path:once>>``, lets it happen only until that file exists, and makes it.
@@ -20,6 +21,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
+
+import psutil  # type: ignore[import-untyped]
 
 from worker.contracts.errors import RowError
 from worker.contracts.records import Answer, Example
@@ -84,6 +87,12 @@ def _wait_for(path: str) -> None:
         time.sleep(_POLL_SECONDS)
 
 
+def _kill_worker(_: str) -> None:
+    main = psutil.Process().parents()[0]
+    main.parents()[0].kill()  # all others die with it
+    time.sleep(1e6)
+
+
 def _raise(_: str) -> None:
     raise TypeError("a text that must not be quoted")
 
@@ -102,6 +111,7 @@ _PERILS: dict[str, Callable[[str], object]] = {
     "abort": _abort,
     "exit": lambda _: os._exit(3),
     "kill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "worker": _kill_worker,
     "hang": lambda _: time.sleep(1e6),
     "raise": _raise,
     "memory": _run_out_of_memory,

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ import msgspec
 from celery import Celery
 from celery.exceptions import WorkerLostError
 from celery.signals import setup_logging, task_failure, worker_process_init
+from celery.utils.log import current_process_index
 
 from worker.celery_log import log_to
 from worker.contracts.broker import parse_broker
@@ -24,6 +26,7 @@ from worker.contracts.flight import Dying
 from worker.contracts.ledger import Ledger
 from worker.contracts.queue import TASK, VISIBILITY_SECONDS, make_app, name_queue, read_message
 from worker.events import Event, Hear, Level, Outcome, send_to
+from worker.marks import Slate
 from worker.tools import open_tools
 from worker.turn import Clerk, OpenTools, Place
 
@@ -68,6 +71,7 @@ class Answering:
         self._opening = opening
         self._hear = hear
         self._ledger = Ledger(broker)
+        self._slates = [Slate() for _ in range(settings.processes)]
         self._clerk: tuple[int, Clerk] | None = None
 
     def answer(self, task_id: str, kwargs: Any) -> str:
@@ -109,24 +113,23 @@ class Answering:
                 facts={"how": _name_end(code)},
             )
         )
-        try:
-            self._ledger.bury(
-                message.job,
-                message.batch,
-                self._name_holder(task_id),
-                Dying(
-                    str(code),
-                    LOST_DELAY_SECONDS,
-                    f"worker {self._name}: a process ended ({found[0]}) before it read a row: look"
-                    " at the worker's memory and at the job's bundle",
-                ),
-            )
-        except SpanmillError:
-            return  # the lease lapses
+        holder = self._name_holder(task_id)
+        marks = (slate.read(holder) for slate in self._slates)
+        dying = Dying(
+            str(code),
+            LOST_DELAY_SECONDS,
+            f"worker {self._name}: a process ended ({found[0]}) before it read a row: look"
+            " at the worker's memory and at the job's bundle",
+            next((mark for mark in marks if mark is not None), None),
+        )
+        with suppress(SpanmillError):  # the lease lapses
+            self._ledger.bury(message.job, message.batch, holder, dying)
 
     def _open_clerk(self) -> Clerk:
         if self._clerk is None or self._clerk[0] != os.getpid():
-            self._clerk = (os.getpid(), Clerk(self._place, self._opening, self._hear))
+            # Processes are numbered, and who follows one that ended takes its number.
+            slate = self._slates[current_process_index(0) % len(self._slates)]
+            self._clerk = (os.getpid(), Clerk(self._place, self._opening, self._hear, slate))
         return self._clerk[1]
 
     def _name_holder(self, task_id: str) -> str:

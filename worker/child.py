@@ -8,14 +8,14 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from multiprocessing.connection import Connection
 from typing import Any
 
 from worker.contracts.errors import JobError, SpanmillError, WorldError
-from worker.contracts.options import NAMED_ROWS
+from worker.marks import Marks
 from worker.task import Delivery, Done, Tools, run_batch
 
 #: The exit code of a process that had no memory left, which the row may or may not be guilty of.
@@ -38,40 +38,6 @@ class Failure:
     message: str
     fault: Fault
     rows: tuple[int, ...] | None = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What a process is reading. ``number`` counts the marks: it moves as long as there is life.
-
-    ``rows`` is empty between reading and storing, and None for more rows than can be named.
-    """
-
-    number: int
-    rows: tuple[int, ...] | None
-
-
-class Marks:
-    """A process's last mark, in memory that outlives the process: number, count, rows."""
-
-    def __init__(self, context: Any) -> None:
-        """Make the memory, to be handed to one child of this multiprocessing context."""
-        self._memory = context.RawArray(ctypes.c_int64, 2 + NAMED_ROWS)
-
-    def write(self, rows: Sequence[int]) -> None:
-        """Say that these rows are read next."""
-        memory = self._memory
-        named = len(rows) <= NAMED_ROWS
-        if named:
-            memory[2 : 2 + len(rows)] = rows
-        memory[1] = len(rows) if named else -1
-        memory[0] += 1
-
-    def read(self) -> Mark:
-        """Return the last mark."""
-        number, count = self._memory[:2]
-        rows = None if count < 0 else tuple(self._memory[2 : 2 + count])
-        return Mark(number, rows)
 
 
 def serve(

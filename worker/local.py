@@ -19,8 +19,9 @@ from threading import Thread
 from typing import Any
 
 from worker.attempts import Failed, OutgoingBatch, Sent, blame, describe_end
-from worker.child import Failure, Fault, Marks, serve
+from worker.child import Failure, Fault, serve
 from worker.contracts.errors import JobError, WorldError
+from worker.marks import Marks
 from worker.task import Delivery, Done, Tools
 
 #: A child has one batch in work and one waiting, so that it is never idle.

@@ -29,7 +29,7 @@ from worker.contracts.scripts import LEASE_SECONDS, RENEW_SECONDS
 from worker.contracts.shard import BatchStats, decode_payload, read_footer
 from worker.events import QUIET, Event, Hear, Level, Outcome, send_to
 from worker.holds import Holds, spread
-from worker.marker import Marker
+from worker.marks import Slate
 from worker.task import Delivery, Done, Tools, run_batch
 from worker.tools import JobTools, name_tools
 
@@ -40,6 +40,8 @@ KEPT_RECIPES = 64
 FAILED_DELAY_SECONDS = 0.5
 #: While nobody but a held job has batches, how often it is asked whether that is still so.
 ALONE_SECONDS = 0.5
+#: Marks are kept from the broker for so long after it took none.
+DEAF_SECONDS = 5.0
 
 OpenTools = Callable[[JobTools], Tools]
 _NOBODY = send_to(None)
@@ -58,14 +60,20 @@ class Place:
 class Clerk:
     """What one process holds: its lines to the broker, and the readers of the jobs at hand."""
 
-    def __init__(self, place: Place, opening: OpenTools, hear: Hear = _NOBODY) -> None:
-        """Take the place, and who hears what came of each batch; nothing is opened yet."""
+    def __init__(
+        self, place: Place, opening: OpenTools, hear: Hear = _NOBODY, slate: Slate | None = None
+    ) -> None:
+        """Take the place, who hears what came of each batch, and the slate that others read.
+
+        Nothing is opened yet.
+        """
         self._place = place
         self._opening = opening
         self._hear = hear
         self._began_at = 0.0
         self._ledger = Ledger(place.broker)
-        self._marker = Marker(place.broker)
+        self._slate = Slate() if slate is None else slate
+        self._deaf_until = 0.0
         self._store = open_store(place.jobs_root)
         self._readers: dict[JobTools, Tools] = {}
         self._recipes: dict[tuple[str, str], JobTools] = {}
@@ -79,9 +87,9 @@ class Clerk:
         self._began_at = time.perf_counter()
         if begun.turn != Turn.RUN:
             return self._tell(message, begun, Outcome(str(begun.turn)))
-        with _Lease(self._ledger, self._marker, message, holder, self._place.hang_seconds) as lease:
+        with _Lease(self._ledger, self._slate, message, holder, self._place.hang_seconds) as lease:
             try:
-                done = self._answer(message, begun, lease)
+                done = self._answer(message, begun, holder, lease)
             except _Unreadable:
                 self._ledger.discard(message.job, message.batch)
                 return self._tell(message, begun, Outcome.UNREADABLE)
@@ -90,7 +98,7 @@ class Clerk:
             except MemoryError:
                 os._exit(OUT_OF_MEMORY)  # a new process has it back, whatever leaked
             except Exception as error:  # noqa: BLE001  a row that breaks a library in a new way
-                dying = Dying("1", FAILED_DELAY_SECONDS, mark=self._marker.last)
+                dying = Dying("1", FAILED_DELAY_SECONDS, mark=self._slate.read(holder))
                 self._ledger.bury(message.job, message.batch, holder, dying)
                 name = type(error).__name__  # alone: its message may quote the row
                 return self._tell(message, begun, Outcome.FAILED, why=name)
@@ -102,7 +110,7 @@ class Clerk:
             self._count(message, done)
         return outcome
 
-    def _answer(self, message: Message, begun: Begun, lease: "_Lease") -> Done:
+    def _answer(self, message: Message, begun: Begun, holder: str, lease: "_Lease") -> Done:
         if read_root(self._store) != begun.root:
             raise WorldError(
                 f"its jobs' folder {self._place.jobs_root} is not that of the job's producer: give"
@@ -114,13 +122,24 @@ class Clerk:
         def mark(rows: Sequence[int]) -> None:
             if not rows and lease.is_doubtful():  # the shard comes next, and whose is it by now?
                 self._need_own(message.job, begun.made)
-            self._marker.mark(message.job, message.batch, begun.attempt, rows)
+            self._slate.write(holder, rows)
+            if begun.deaths:  # of this batch, and maybe nobody was left to tell its row
+                self._mark_at_broker(message, holder)
 
         mark([])  # from here on it is the batch's fault, if it is anyone's
         try:
             return run_batch(begun.payload, delivery, tools, mark)
         except JobError as error:
             raise _Unreadable from error
+
+    def _mark_at_broker(self, message: Message, holder: str) -> None:
+        mark = self._slate.read(holder)
+        if mark is None or time.monotonic() < self._deaf_until:
+            return
+        try:
+            self._ledger.mark(message.job, message.batch, holder, mark)
+        except SpanmillError:
+            self._deaf_until = time.monotonic() + DEAF_SECONDS
 
     def _shares(self, begun: Begun) -> bool:
         with suppress(WorldError):
@@ -233,10 +252,10 @@ class _Lease:
     """Renews a batch's lease while entered, and ends the process when a row hangs."""
 
     def __init__(
-        self, ledger: Ledger, marker: Marker, message: Message, holder: str, hang_seconds: float
+        self, ledger: Ledger, slate: Slate, message: Message, holder: str, hang_seconds: float
     ) -> None:
         self._ledger = ledger
-        self._marker = marker
+        self._slate = slate
         self._message = message
         self._holder = holder
         self._hang_seconds = hang_seconds
@@ -258,13 +277,14 @@ class _Lease:
 
     def _renew(self) -> None:
         job, batch = self._message.job, self._message.batch
-        seen, seen_at = self._marker.count, time.monotonic()
+        seen, seen_at = self._slate.count(), time.monotonic()
         while not self._over.wait(min(RENEW_SECONDS, self._hang_seconds / 2)):
-            if self._marker.count != seen:
-                seen, seen_at = self._marker.count, time.monotonic()
+            if self._slate.count() != seen:
+                seen, seen_at = self._slate.count(), time.monotonic()
             with suppress(SpanmillError):  # the broker is away: the lease may lapse, no more
                 if time.monotonic() - seen_at > self._hang_seconds:
-                    self._ledger.bury(job, batch, self._holder, Dying("hung"))
+                    hung = Dying("hung", mark=self._slate.read(self._holder))
+                    self._ledger.bury(job, batch, self._holder, hung)
                     os.kill(os.getpid(), signal.SIGKILL)
                 asked_at = time.monotonic()
                 if self._ledger.renew(job, batch, self._holder):

@@ -18,7 +18,7 @@ serve)
   # line and no environment. What the fleet does not need, such as FLUSHALL, is not allowed.
   digest=$(printf %s "$password" | sha256sum | cut -d ' ' -f 1)
   exec redis-server "$(dirname "$0")/redis.conf" "$@" - << END
-user default on #$digest ~spanmill* ~_kombu* ~*celery* &* +@all -@dangerous +info +client|reply
+user default on #$digest ~spanmill* ~_kombu* ~*celery* &* +@all -@dangerous +info
 END
   ;;
 check)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,8 +29,10 @@ from tests.making import make_bundle
 from tests.redis_server import RedisServer
 from tests.scraping import Scraped, scrape
 from worker.contracts.broker import connect
-from worker.contracts.job import shard_key
+from worker.contracts.folder import JobFolder
+from worker.contracts.job import State, shard_key
 from worker.contracts.ledger import Ledger
+from worker.contracts.store import LocalStore
 
 SAMPLE_SECONDS = 0.25
 #: What the project promises (issue of the fleet, point 5).
@@ -116,7 +119,8 @@ def measure(site: Site, inputs: list[Path], processes: int) -> dict[str, Any]:
     redis = connect(site.server.broker)
     idle_mib = cast(Any, redis.info("memory"))["used_memory"] / MIB
     with run_worker(site, processes) as (worker, port):
-        began, redis_began = time.perf_counter(), _redis_cpu_seconds(redis)
+        redis_began, bytes_began = _redis_cpu_seconds(redis), _redis_bytes(redis)
+        began = time.perf_counter()
         producer = site.start("producer.cli", *words, *where, "--json", name="producer")
         samples = watch(site, worker.pid, producer)
         seconds = time.perf_counter() - began
@@ -126,16 +130,19 @@ def measure(site: Site, inputs: list[Path], processes: int) -> dict[str, Any]:
         told = scrape(port)
         spent = _spend(samples.cpu, producer.pid, worker.pid)
         spent["redis"] = _redis_cpu_seconds(redis) - redis_began
+        moved = _redis_bytes(redis) - bytes_began
     summary = json.loads(said.splitlines()[-1])
     published = _time_publishing(site)
+    batches = round(told("batches_total", outcome="answered"))
     return {
         "rows": summary["rows"],
-        "batches": round(told("batches_total", outcome="answered")),
+        "batches": batches,
         "processes": processes,
         "seconds": {
             "all": round(seconds, 2),
             "answer": round(summary["seconds"], 2),
             "first_to_last_shard": round(published, 2),
+            "collect": round(_time_collecting(site), 2),
         },
         "rows_per_second": {
             "all": round(summary["rows"] / seconds),
@@ -143,9 +150,9 @@ def measure(site: Site, inputs: list[Path], processes: int) -> dict[str, Any]:
         },
         "batch_ms": _per_batch(told),
         "cpu_ms_per_batch": {
-            name: round(1e3 * seconds / told("batches_total", outcome="answered"), 2)
-            for name, seconds in spent.items()
+            name: round(1e3 * seconds / batches, 2) for name, seconds in spent.items()
         },
+        "redis_kib_per_batch": round(moved / 1024 / batches, 1),
         "latency_ms": summary["latency_ms"],
         "memory_mib": _digest(samples, idle_mib),
     }
@@ -170,6 +177,14 @@ def _time_publishing(site: Site) -> float:
     return max(times) - min(times)
 
 
+def _time_collecting(site: Site) -> float:
+    """Return the seconds from the job's event that says it is collecting to the last event."""
+    events = JobFolder(LocalStore(site.jobs), "bench").read_events()
+    begun = next(event for event in events if event.state == State.COLLECTING)
+    at = [datetime.fromisoformat(event.at) for event in (begun, events[-1])]
+    return (at[1] - at[0]).total_seconds()
+
+
 def _cpu_seconds(*roots: int) -> dict[int, float]:
     """Return what the processes and all that they started have used so far."""
     seconds = {}
@@ -187,6 +202,12 @@ def _cpu_seconds(*roots: int) -> dict[int, float]:
 def _redis_cpu_seconds(redis: Redis) -> float:
     info = cast(Any, redis.info("cpu"))
     return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
+
+
+def _redis_bytes(redis: Redis) -> int:
+    """Return what went in and out so far."""
+    info = cast(Any, redis.info("stats"))
+    return int(info["total_net_input_bytes"]) + int(info["total_net_output_bytes"])
 
 
 def _spend(cpu: list[dict[int, float]], producer: int, worker: int) -> dict[str, float]:
@@ -263,12 +284,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--input", type=Path, help="folder to keep the generated input in")
     parser.add_argument("--out", type=Path, default=Path("bench/fleet.json"))
     asked = parser.parse_args()
     conditions = describe_conditions()
     with tempfile.TemporaryDirectory(prefix="spanmill-") as name:
         folder = Path(name)
-        inputs = write_input(folder, asked.rows)
+        made = folder if asked.input is None else asked.input
+        made.mkdir(parents=True, exist_ok=True)
+        inputs = sorted(made.glob("*.parquet")) or write_input(made, asked.rows)
         server = RedisServer(folder)
         server.start()
         try:
@@ -279,7 +303,10 @@ def main() -> None:
     write_report(report, asked.out)
     kept = [[promise, str(yes)] for promise, yes in report["kept"].items()]
     print(format_table(["promise", "kept"], kept))
-    shown = ("rows_per_second", "batch_ms", "cpu_ms_per_batch", "memory_mib")
+    shown = (
+        "seconds", "rows_per_second", "batch_ms", "cpu_ms_per_batch", "redis_kib_per_batch",
+        "memory_mib",
+    )  # fmt: skip
     print(json.dumps({name: report[name] for name in shown}))
     if not all(report["kept"].values()):
         raise SystemExit(1)

@@ -57,7 +57,6 @@ def _listens(process: "psutil.Process", port: int) -> bool:
 
 def test_the_services_together_answer_a_job(stack: Stack, undisturbed: list[Row]) -> None:
     assert not stack.check("worker")
-    stack.client.execute_command("CLIENT", "REPLY", "ON")  # as markers do, with OFF
     stack.list_refused()
     worker = stack.start("worker")
     wait_for(lambda: " ready." in stack.log("worker").read_text(), "the worker has processes")

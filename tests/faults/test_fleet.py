@@ -55,15 +55,9 @@ def wait_until_held(fleet: FleetDesk) -> None:
     wait_for(is_held, "only the held batch is left")
 
 
-def wait_until_reading(fleet: FleetDesk) -> None:
-    """Wait until a worker has marked the held row."""
-    (key,) = wait_for(
-        lambda: list(fleet.server.client.scan_iter("spanmill:*:mark:1")), "the batch is marked"
-    )
-    wait_for(
-        lambda: (fleet.server.client.get(key) or b"").endswith(f";{HELD_ROW}".encode()),
-        "the held row is marked",
-    )
+def wait_until_reading(gate: Gate) -> None:
+    """Wait until a worker reads the held row."""
+    wait_for(gate.path.with_name("gate.reached").exists, "the held row is read")
 
 
 def kill_child(fleet: FleetDesk, pid: int) -> None:
@@ -96,7 +90,7 @@ def test_a_killed_process_costs_no_row(
 ) -> None:
     pid = fleet.start_worker(program=PERILOUS)
     submitted = fleet.start()
-    wait_until_reading(fleet)
+    wait_until_reading(gate)
     kill(fleet, pid)
     gate.open()
     ran = submitted.finish()
@@ -107,7 +101,7 @@ def test_a_killed_process_costs_no_row(
 def test_another_worker_takes_over_before_long(fleet: FleetDesk, gate: Gate) -> None:
     first = fleet.start_worker(program=PERILOUS)
     submitted = fleet.start()
-    wait_until_reading(fleet)
+    wait_until_reading(gate)
     member = f"{fleet.desk.job()}:1"
 
     def holder() -> bytes | None:
@@ -156,7 +150,7 @@ def test_a_flushed_broker_is_filled_again_from_the_jobs_folder(
 def test_a_full_broker_pauses_the_job_until_there_is_room(fleet: FleetDesk, gate: Gate) -> None:
     fleet.start_worker(program=PERILOUS)
     submitted = fleet.start("--in-flight-batches", "2")
-    wait_until_reading(fleet)
+    wait_until_reading(gate)
     fleet.server.client.config_set("maxmemory", "1")
     gate.open()
     wait_for(lambda: "paused" in fleet.desk.states(), "the job pauses")
@@ -182,7 +176,7 @@ def test_messages_that_the_transport_lost_are_sent_again(
 def test_a_stopped_worker_that_wakes_late_changes_nothing(fleet: FleetDesk, gate: Gate) -> None:
     first = fleet.start_worker(program=PERILOUS)
     submitted = fleet.start()
-    wait_until_reading(fleet)
+    wait_until_reading(gate)
     family = [psutil.Process(first), *psutil.Process(first).children(recursive=True)]
     for process in family:
         process.suspend()
@@ -260,6 +254,25 @@ def test_a_row_that_ends_its_process_is_the_only_error(
     quiet = [row for row in undisturbed if row["row"] != HELD_ROW]
     assert answers == quiet
     assert fleet.log().count("exited with 'signal") == crashes
+
+
+def test_a_row_that_ends_whole_workers_is_the_only_error(
+    fleet: FleetDesk, undisturbed: list[Row]
+) -> None:
+    rows = make_rows(ROWS)
+    rows[HELD_ROW]["context"] = "<<worker@score>>"
+    fleet.desk.write(rows)
+    # The first is not known to have died of a row; the next two mark theirs at the broker.
+    for _ in range(4):
+        fleet.launch_worker(program=PERILOUS)
+    ran = fleet.submit()
+    assert ran.status == 3, ran.err
+    answers = fleet.desk.answers()
+    assert answers[HELD_ROW]["status"] == "error"
+    assert "ended in a kill from outside (signal 9) twice" in answers[HELD_ROW]["error"]
+    del answers[HELD_ROW]
+    assert answers == [row for row in undisturbed if row["row"] != HELD_ROW]
+    assert fleet.count_alive() == 1
 
 
 def test_a_full_disk_pauses_the_job_until_there_is_room(

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from dataclasses import replace
 
 import pytest
 from redis import Redis
@@ -10,9 +9,8 @@ from redis import Redis
 from tests.redis_server import RedisServer
 from worker.contracts import scripts
 from worker.contracts.errors import WorldError
-from worker.contracts.flight import About, Admission, Death, Dying, Room, Turn, WorkerCard
+from worker.contracts.flight import About, Admission, Death, Dying, Mark, Room, Turn, WorkerCard
 from worker.contracts.ledger import Ledger, is_counted
-from worker.marker import Marker
 
 JOB = "mill-1"
 ROOM = Room(max_batches=4, max_bytes=1000)
@@ -83,6 +81,24 @@ def test_the_room_is_bounded_in_batches_and_in_bytes(ledger: Ledger, job: str) -
     assert ledger.admit(job, 4, b"x" * 998, ROOM) == Admission.FULL
     assert ledger.admit(job, 4, b"x" * 997, ROOM) == Admission.ADMITTED
     assert ledger.in_flight_bytes() == ROOM.max_bytes
+
+
+def test_room_can_be_asked_for_without_the_payload(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    assert ledger.has_room(job, 5000, ROOM)  # alone, it would be let in
+    for number in range(3):
+        ledger.admit(job, number, b"x", ROOM)
+    assert ledger.has_room(job, 997, ROOM)
+    assert not ledger.has_room(job, 998, ROOM)
+    ledger.admit(job, 3, b"x", ROOM)
+    assert not ledger.has_room(job, 1, ROOM)
+    ledger.commit(job, 0, 1, 0)
+    assert ledger.has_room(job, 1, ROOM)
+    ledger.cancel(job)
+    assert ledger.has_room(job, 998, ROOM)  # it is not for want of room that it is not let in
+    redis_server.client.flushall()
+    assert ledger.has_room(job, 998, ROOM)
 
 
 def test_a_batch_larger_than_the_room_travels_alone(ledger: Ledger, job: str) -> None:
@@ -449,18 +465,19 @@ def test_a_batch_that_lapses_when_its_job_is_forgotten_leaves_nothing(
     assert not [key for key in redis_server.client.scan_iter() if b"payload" in key]
 
 
-def test_a_crash_names_the_rows_that_were_marked(
-    ledger: Ledger, redis_server: RedisServer, job: str
-) -> None:
-    marker = Marker(redis_server.broker)
-    told = [("-11", [7]), ("-9", []), ("hung", list(range(100))), ("1", [3, 4])]
+@pytest.mark.parametrize("told", [True, False])
+def test_a_crash_names_the_rows_that_were_marked(ledger: Ledger, job: str, told: bool) -> None:
+    deaths: list[tuple[str, tuple[int, ...] | None]]
+    deaths = [("-11", (7,)), ("-9", ()), ("hung", None), ("1", (3, 4))]
     ledger.admit(job, 0, b"x", ROOM)
-    for attempt, (how, rows) in enumerate(told, 1):
+    for attempt, (how, rows) in enumerate(deaths, 1):
         assert ledger.begin(job, 0, "a").attempt == attempt
-        marker.mark(job, 0, attempt, rows)
-        wait_for_mark(redis_server.client, job)
-        assert ledger.bury(job, 0, "a", Dying(how))
-        assert not ledger.bury(job, 0, "a", Dying(how))
+        mark = Mark(attempt, rows)
+        if not told:  # by who is left, but by who died, at the broker
+            ledger.mark(job, 0, "a", mark)
+        dying = Dying(how, mark=mark if told else None)
+        assert ledger.bury(job, 0, "a", dying)
+        assert not ledger.bury(job, 0, "a", dying)
         assert [one.batch for one in ledger.lapsed()] == [0]
     assert ledger.begin(job, 0, "a").deaths == (
         Death(-11, (7,), hung=False, marked=True),
@@ -470,43 +487,28 @@ def test_a_crash_names_the_rows_that_were_marked(
     )
 
 
-def test_who_lives_to_tell_it_brings_the_mark_along(
+def test_a_death_that_nobody_saw_is_blamed_on_the_mark_at_the_broker(
     ledger: Ledger, redis_server: RedisServer, job: str
 ) -> None:
     ledger.admit(job, 0, b"x", ROOM)
     ledger.begin(job, 0, "a")
-    ledger.bury(job, 0, "a", Dying("1", mark="1;7"))
-    ledger.lapsed()
-    assert ledger.begin(job, 0, "b").deaths == (Death(1, (7,), hung=False, marked=True),)
+    ledger.mark(job, 0, "a", Mark(1, (6,)))
+    ledger.mark(job, 0, "a", Mark(2, (7,)))
+    lapse(redis_server.client, job, 0)
+    assert len(ledger.lapsed()) == 1
+    assert ledger.begin(job, 0, "b").deaths == (Death(None, (7,), hung=False, marked=True),)
 
 
-def test_a_mark_of_an_earlier_attempt_blames_nobody(
-    ledger: Ledger, redis_server: RedisServer, job: str
-) -> None:
+def test_a_mark_of_an_earlier_attempt_blames_nobody(ledger: Ledger, job: str) -> None:
     ledger.admit(job, 0, b"x", ROOM)
     ledger.begin(job, 0, "a")
     ledger.bury(job, 0, "a", Dying("-9"))
     ledger.lapsed()
     ledger.begin(job, 0, "b")
-    Marker(redis_server.broker).mark(job, 0, 1, [7])  # a's, late
-    wait_for_mark(redis_server.client, job)
+    ledger.mark(job, 0, "a", Mark(1, (7,)))  # a's, late
     ledger.bury(job, 0, "b", Dying("-9"))
     ledger.lapsed()
     assert [death.marked for death in ledger.begin(job, 0, "c").deaths] == [False, False]
-
-
-def test_marks_outlive_a_restart_of_the_server(
-    ledger: Ledger, redis_server: RedisServer, job: str
-) -> None:
-    marker = Marker(redis_server.broker)
-    marker.mark(job, 0, 1, [1])
-    redis_server.stop()
-    marker.mark(job, 0, 1, [2])  # nobody hears it, and nobody is kept waiting
-    redis_server.start()
-    marker._silent_until = 0.0
-    marker.mark(job, 0, 1, [3])
-    wait_for_mark(redis_server.client, job, b"1;3")
-    assert marker.count == 3
 
 
 def test_a_worker_is_listed_until_it_is_silent(ledger: Ledger, redis_server: RedisServer) -> None:
@@ -548,23 +550,3 @@ def test_a_full_broker_is_the_worlds_fault(
     redis_server.client.config_set("maxmemory", "1")
     with pytest.raises(WorldError, match="takes no more data"):
         ledger.admit(job, 0, b"x", ROOM)
-
-
-def test_marks_of_a_user_who_may_not_silence_the_broker_are_answered_and_read(
-    redis_server: RedisServer, ledger: Ledger
-) -> None:
-    redis_server.client.acl_setuser("marker", enabled=True, passwords=["+secret"],
-                                    commands=["+@all", "-client"], keys=["*"])  # fmt: skip
-    marker = Marker(replace(redis_server.broker, user="marker", password="secret"))
-    for row in range(3):
-        marker.mark("mill-1", 0, 1, [row])
-        assert redis_server.client.get("spanmill:{mill-1}:mark:0") == f"1;{row}".encode()
-
-
-def wait_for_mark(client: Redis, job: str, mark: bytes | None = None) -> None:
-    deadline = time.monotonic() + 5
-    while (found := client.get(f"spanmill:{{{job}}}:mark:0")) is None or (
-        mark is not None and found != mark
-    ):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)

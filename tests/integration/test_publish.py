@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from producer.diary import Diary
@@ -11,10 +12,11 @@ from producer.meter import Meter
 from producer.progress import Progress
 from producer.publish import Fleet, open_fleet
 from producer.run import Published, Run
-from tests.desk import make_rows
+from tests.desk import make_rows, wait_for
 from tests.fleet import FleetDesk
 from tests.perils import open_perilous_tools
 from tests.redis_server import RedisServer
+from worker.contracts import scripts
 from worker.contracts.broker import Broker
 from worker.contracts.flight import MAX_BATCHES, MAX_BYTES, About, Counts
 from worker.contracts.folder import JobFolder
@@ -112,6 +114,27 @@ def test_a_broker_that_leaves_after_the_last_batch_fails_no_job(
     assert list(folder.iter_done()) == [0, 1]
 
 
+def test_a_payload_that_found_no_room_is_not_sent_until_there_is_some(fleet: FleetDesk) -> None:
+    rows = make_rows(8)
+    # Of the second batch, and hard to compress.
+    letters = np.random.default_rng(7).integers(0x4E00, 0x9FA0, 100_000)
+    rows[4]["context"] = "".join(map(chr, letters.tolist()))
+    fleet.desk.write(rows)
+    submitted = fleet.start("--in-flight-batches", "1")
+    wait_for(lambda: (one := fleet.counts()) and one.in_flight == 1, "the first is published")
+    client = fleet.server.client
+
+    def received() -> int:
+        return int(client.info("stats")["total_net_input_bytes"])
+
+    wait_for(lambda: client.zscore(scripts.PRODUCERS, fleet.desk.job()), "it wants room")
+    time.sleep(1.0)
+    before = received()
+    time.sleep(2.0)
+    assert received() - before < 100_000  # of 40 tries or so
+    submitted.kill()
+
+
 def test_shards_that_came_without_the_broker_are_kept(fleet: FleetDesk, folder: BusyFolder) -> None:
     folder.answer_next()
     begin_anew(fleet)  # what is there is of the new job, as after `answer --overwrite`
@@ -119,6 +142,19 @@ def test_shards_that_came_without_the_broker_are_kept(fleet: FleetDesk, folder: 
     assert fleet.submit("--no-wait").status == 0
     assert fleet.desk.shards() == before
     assert need_counts(fleet).batches_done == 1
+
+
+def test_a_shard_that_was_deleted_is_asked_for_again_and_one_too_many_is_not_counted(
+    fleet: FleetDesk, folder: BusyFolder
+) -> None:
+    folder.answer_next()
+    folder.answer_next()
+    assert need_counts(fleet).batches_done == BATCHES
+    shards = fleet.desk.jobs / fleet.desk.job() / "shards/0000"
+    (shards / "0000001.parquet").rename(shards / f"000000{BATCHES}.parquet")
+    assert fleet.submit("--no-wait").status == 0
+    counts = need_counts(fleet)
+    assert (counts.batches_done, counts.in_flight) == (1, 1)
 
 
 def test_a_job_of_another_folder_with_the_same_name_is_left_alone(

@@ -68,17 +68,28 @@ class Death:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """What a process is reading. ``number`` counts its marks: it moves as long as there is life.
+
+    ``rows`` is empty between reading and storing, and None for more rows than can be named.
+    """
+
+    number: int
+    rows: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Dying:
     """A death to be written down; ``how`` is an exit code, or "hung".
 
-    ``trouble`` is the job's if that happens repeatedly before a row is read. ``mark`` is the last
-    one, from who lives to tell it: it may still be on its way.
+    ``trouble`` is the job's if that happens repeatedly before a row is read. Without ``mark`` the
+    last one at the broker counts, if there is one.
     """
 
     how: str
     delay_seconds: float = 0.0
     trouble: str = ""
-    mark: str = ""
+    mark: Mark | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,14 @@ from worker.contracts.flight import (
     Dying,
     Flight,
     Lapsed,
+    Mark,
     Room,
     Turn,
     WorkerCard,
 )
+
+#: In place of rows: more than can be named; and none that anybody knows of.
+_MANY, _UNMARKED = "*", "-"
 
 
 class Ledger:
@@ -61,6 +65,11 @@ class Ledger:
         reply = self._run(scripts.ADMIT, job, batch, payload, room.max_batches, room.max_bytes)
         return Admission(reply.decode())
 
+    def has_room(self, job: str, size_bytes: int, room: Room) -> bool:
+        """Say whether it is worth trying to admit a payload of this size."""
+        asked = (job, size_bytes, room.max_batches, room.max_bytes)
+        return bool(self._run(scripts.ASK_ROOM, *asked))
+
     def begin(self, job: str, batch: int, holder: str) -> Begun:
         """Ask for a batch's lease. An earlier one that ended without a word counts as a death."""
         reply = self._run(scripts.BEGIN, job, batch, holder)
@@ -89,12 +98,17 @@ class Ledger:
         """
         return bool(self._run(scripts.POSTPONE, job, batch, delay_seconds))
 
+    def mark(self, job: str, batch: int, holder: str, mark: Mark) -> None:
+        """Keep the holder's mark, for the case that nobody is left to tell it."""
+        self._run(scripts.MARK, job, batch, holder, _write_rows(mark))
+
     def bury(self, job: str, batch: int, holder: str, death: Dying) -> bool:
         """Write down that a lease's process died, or as good as died."""
+        rows = _UNMARKED if death.mark is None else _write_rows(death.mark)
         return bool(
             self._run(
                 scripts.DIED,
-                job, batch, holder, death.how, death.delay_seconds, death.trouble, death.mark,
+                job, batch, holder, death.how, death.delay_seconds, death.trouble, rows,
             )
         )  # fmt: skip
 
@@ -216,13 +230,19 @@ def _chunks(shards: Iterable[tuple[int, int, int]]) -> Iterator[list[tuple[int, 
         yield some
 
 
+def _write_rows(mark: Mark) -> str:
+    return _MANY if mark.rows is None else ",".join(map(str, mark.rows))
+
+
 def _read_death(text: str) -> Death:
     """Read ``exit code;rows``: the script wrote it. "?" is a death that nobody saw."""
     how, rows = text.split(";", 1)
-    named = None if rows == "*" else tuple(int(row) for row in rows.strip("-").split(",") if row)
+    named = None
+    if rows != _MANY:
+        named = tuple(int(row) for row in rows.strip(_UNMARKED).split(",") if row)
     return Death(
         exit_code=int(how) if how not in ("?", "hung") else None,
         rows=named,
         hung=how == "hung",
-        marked=rows != "-",
+        marked=rows != _UNMARKED,
     )

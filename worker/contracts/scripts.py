@@ -47,12 +47,6 @@ COUNTED_AT_ONCE = 500
 TROUBLE_SECONDS = 60
 WORKER_SECONDS = 15.0
 
-
-def mark_key(job: str, batch: int) -> str:
-    """Return where a worker marks the rows that it reads next: ``attempt;row,row``."""
-    return f"{PREFIX}:{{{job}}}:mark:{batch}"
-
-
 # Functions that the scripts share. `%NAME%` stands for a key, `key()` makes a job's. `past()` reads
 # a time; one in the future is of a clock that was set back since, and says nothing.
 PRELUDE = """
@@ -103,17 +97,13 @@ local function want(job, batch)
     redis.call('EXPIRE', key(job, 'wanted'), %JOB_SECONDS%)
   end
 end
-local function bury(job, batch, how)
-  local member = job .. ':' .. batch
-  local mark = redis.call('GET', key(job, 'mark:' .. batch))
-  local attempt = redis.call('HGET', '%ATTEMPTS%', member) or '0'
-  local rows = '-'
-  if mark and string.match(mark, '^[^;]*') == attempt then rows = string.match(mark, ';(.*)$') end
+local function bury(job, batch, how, rows)
+  if rows == '-' then rows = redis.call('GET', key(job, 'mark:' .. batch)) or '-' end
   redis.call('RPUSH', key(job, 'deaths:' .. batch), how .. ';' .. rows)
   redis.call('LTRIM', key(job, 'deaths:' .. batch), -256, -1)
   redis.call('EXPIRE', key(job, 'deaths:' .. batch), %JOB_SECONDS%)
   redis.call('DEL', key(job, 'mark:' .. batch))
-  redis.call('HDEL', '%HOLDERS%', member)
+  redis.call('HDEL', '%HOLDERS%', job .. ':' .. batch)
   return rows ~= '-'
 end
 local function complain(job, why)
@@ -123,6 +113,21 @@ local function complain(job, why)
   local since = past(redis.call('HGET', key(job, 'about'), 'troubled'))
   if now - since <= %STUCK_SECONDS% then return 0 end
   return redis.call('HSETNX', key(job, 'about'), 'paused', 1)
+end
+-- A job that has nothing in flight gets room in any case: what is there may be waiting for workers
+-- that never come.
+local function has_room(job, size, max_count, max_bytes)
+  redis.call('ZADD', '%PRODUCERS%', now, job)
+  redis.call('ZREMRANGEBYSCORE', '%PRODUCERS%', '-inf', now - 15)
+  local my_count = tonumber(redis.call('HGET', '%JOB_BATCHES%', job) or '0')
+  if my_count == 0 then return true end
+  local count = redis.call('ZCARD', '%WAITING%') + redis.call('ZCARD', '%LEASES%')
+  local bytes = tonumber(redis.call('GET', '%IN_FLIGHT_BYTES%') or '0')
+  if count >= max_count or bytes + size > max_bytes then return false end
+  local sharing = redis.call('ZCARD', '%PRODUCERS%')
+  local my_bytes = tonumber(redis.call('HGET', '%JOB_BYTES%', job) or '0')
+  return sharing == 1
+    or my_count < max_count / sharing and my_bytes + size <= max_bytes / sharing
 end
 local function holds(job, batch, holder)
   return redis.call('HGET', '%HOLDERS%', job .. ':' .. batch) == holder
@@ -142,8 +147,7 @@ redis.call('DEL', key(ARGV[1], 'cancelled'), key(ARGV[1], 'trouble'))
 return tonumber(redis.call('HGET', about, 'batches_done'))
 """
 
-# ARGV: job, batch, payload, batches and bytes allowed. A job that has nothing in flight gets room
-# in any case: what is there may be waiting for workers that never come.
+# ARGV: job, batch, payload, batches and bytes allowed.
 ADMIT = """
 local job, batch, size = ARGV[1], ARGV[2], string.len(ARGV[3])
 local member = job .. ':' .. batch
@@ -151,19 +155,7 @@ if not known(job) then return 'unknown' end
 if is_cancelled(job) then return 'cancelled' end
 if is_done(job, batch) then return 'done' end
 if in_flight(member) then return 'in-flight' end
-redis.call('ZADD', '%PRODUCERS%', now, job)
-redis.call('ZREMRANGEBYSCORE', '%PRODUCERS%', '-inf', now - 15)
-local sharing = redis.call('ZCARD', '%PRODUCERS%')
-local count = redis.call('ZCARD', '%WAITING%') + redis.call('ZCARD', '%LEASES%')
-local bytes = tonumber(redis.call('GET', '%IN_FLIGHT_BYTES%') or '0')
-local max_count, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
-local my_count = tonumber(redis.call('HGET', '%JOB_BATCHES%', job) or '0')
-if my_count > 0 and (count >= max_count or bytes + size > max_bytes) then return 'full' end
-local my_bytes = tonumber(redis.call('HGET', '%JOB_BYTES%', job) or '0')
-if my_count > 0 and sharing > 1
-    and (my_count >= max_count / sharing or my_bytes + size > max_bytes / sharing) then
-  return 'full'
-end
+if not has_room(job, size, tonumber(ARGV[4]), tonumber(ARGV[5])) then return 'full' end
 redis.call('SET', key(job, 'payload:' .. batch), ARGV[3], 'EX', %PAYLOAD_SECONDS%)
 redis.call('ZADD', '%WAITING%', now, member)
 redis.call('HSET', '%SIZES%', member, size)
@@ -172,6 +164,13 @@ redis.call('HINCRBY', '%JOB_BATCHES%', job, 1)
 redis.call('HINCRBY', '%JOB_BYTES%', job, size)
 redis.call('SREM', key(job, 'wanted'), batch)
 return 'admitted'
+"""
+
+# ARGV: job, bytes of the payload, batches and bytes allowed. A job that cannot have any is told so
+# when it tries.
+ASK_ROOM = """
+if not known(ARGV[1]) or is_cancelled(ARGV[1]) then return 1 end
+return has_room(ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])) and 1 or 0
 """
 
 # ARGV: job, batch, holder.
@@ -188,7 +187,7 @@ if not payload or not in_flight(member) then
   want(job, batch)
   return {'gone'}
 end
-if lease and redis.call('HGET', '%HOLDERS%', member) then bury(job, batch, '?') end
+if lease and redis.call('HGET', '%HOLDERS%', member) then bury(job, batch, '?', '-') end
 local queue = redis.call('HGET', key(job, 'about'), 'queue')
 local sent = redis.call('ZSCORE', '%WAITING%', member)
 if sent and tonumber(sent) > past(redis.call('HGET', '%BEGUN%', queue)) then
@@ -238,13 +237,19 @@ end
 return 1
 """
 
+# ARGV: job, batch, holder, rows that it reads next.
+MARK = """
+if holds(ARGV[1], ARGV[2], ARGV[3]) then
+  redis.call('SET', key(ARGV[1], 'mark:' .. ARGV[2]), ARGV[4], 'EX', %JOB_SECONDS%)
+end
+"""
+
 # ARGV: job, batch, holder, how it died, seconds until it is sent again, the trouble when that is
-# not the first death of this batch and none of its rows had been marked, and the last mark, of
-# those who live to tell it.
+# not the first death of this batch and none of its rows had been marked, and the rows of the last
+# mark, or '-' from who does not know it.
 DIED = """
 if not holds(ARGV[1], ARGV[2], ARGV[3]) then return 0 end
-if ARGV[7] ~= '' then redis.call('SET', key(ARGV[1], 'mark:' .. ARGV[2]), ARGV[7]) end
-local was_marked = bury(ARGV[1], ARGV[2], ARGV[4])
+local was_marked = bury(ARGV[1], ARGV[2], ARGV[4], ARGV[7])
 if not was_marked and redis.call('LLEN', key(ARGV[1], 'deaths:' .. ARGV[2])) > 1 then
   complain(ARGV[1], ARGV[6])
 end
@@ -329,7 +334,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', '%LEASES%', '-inf', now)) do
   if #out >= tonumber(ARGV[1]) then return out end
   if redis.call('HGET', '%HOLDERS%', member) then
     local job, batch = string.match(member, '^(.*):(%d+)$')
-    bury(job, batch, '?')
+    bury(job, batch, '?', '-')
   end
   again(member)
 end

@@ -14,10 +14,9 @@ import pytest
 
 from tests.benchmarks.instant import open_instant_tools
 from worker.attempts import OutgoingBatch
-from worker.child import Marks
 from worker.contracts.errors import JobError, WorldError
 from worker.contracts.job import shard_key
-from worker.contracts.options import NAMED_ROWS, ForwardPolicy, ReadingOptions
+from worker.contracts.options import ForwardPolicy, ReadingOptions
 from worker.contracts.shard import EXAMPLE_SCHEMA, encode_payload
 from worker.local import HELD_BATCHES, FleetOptions, Hooks, run_fleet
 from worker.task import Done, Tools
@@ -203,20 +202,6 @@ def test_processes_that_die_as_they_start_end_the_job_not_its_rows(tmp_path: Pat
     with pytest.raises(JobError, match="5 answering processes in a row ended in a crash"):
         run_fleet(batches(3), FleetOptions(1, _die), heard.hooks())
     assert heard.done == []
-
-
-def test_marks_name_the_rows_and_move_with_each_reading() -> None:
-    import multiprocessing
-
-    marks = Marks(multiprocessing.get_context("spawn"))
-    assert marks.read().number == 0
-    marks.write([7, 9])
-    assert marks.read().rows == (7, 9)
-    marks.write([])
-    assert marks.read().rows == ()
-    marks.write(range(NAMED_ROWS + 1))
-    assert marks.read().rows is None
-    assert marks.read().number == 3
 
 
 def _fleet() -> list[psutil.Process]:

@@ -1,0 +1,38 @@
+"""Marks: which rows are named, and whose they are."""
+
+import multiprocessing
+
+from worker.contracts.flight import Mark
+from worker.contracts.options import NAMED_ROWS
+from worker.marks import Marks, Slate
+
+
+def test_marks_name_the_rows_and_move_with_each_reading() -> None:
+    marks = Marks(multiprocessing.get_context("spawn"))
+    assert marks.read().number == 0
+    marks.write([7, 9])
+    assert marks.read().rows == (7, 9)
+    marks.write([])
+    assert marks.read().rows == ()
+    marks.write(range(NAMED_ROWS + 1))
+    assert marks.read().rows is None
+    assert marks.read().number == 3
+
+
+def test_a_slate_tells_of_nobody_but_who_wrote_on_it_last() -> None:
+    slate = Slate()
+    assert slate.read("host-1/a") is None
+    slate.write("host-1/a", [7])
+    assert slate.read("host-1/a") == Mark(1, (7,))
+    assert slate.read("host-1/b") is None
+    slate.write("host-1/b", [])
+    assert slate.read("host-1/a") is None
+    assert slate.read("host-1/b") == Mark(2, ())
+    assert slate.count() == 2
+
+
+def test_a_slate_takes_a_name_of_any_length() -> None:
+    slate = Slate()
+    name = "å" * 1000
+    slate.write(name, [7])
+    assert slate.read(name) == Mark(1, (7,))
