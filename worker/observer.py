@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from worker.contracts.ledger import Ledger
-from worker.events import Event
+from worker.events import Event, Outcome
 from worker.exposition import BrokerView
 from worker.log import Log
 from worker.metrics import WorkerMetrics
@@ -18,8 +18,9 @@ class Observer:
         self._metrics = metrics
 
     def hear(self, event: Event) -> None:
-        """Write an event down, and count it."""
-        self._log.write(event)
+        """Write an event down, and count it; batches of held jobs, which come often, only count."""
+        if event.outcome != Outcome.HELD:
+            self._log.write(event)
         if self._metrics is not None:
             self._metrics.hear(event)
 
