@@ -53,13 +53,12 @@ licence = "CC0-1.0"
 summary = "Nonsense, for tests."
 limits = ["It knows nothing."]
 """
-#: For the recipe of two steps.
-SECOND = """
-[steps.second]
-kind = "finetune"
+#: For the recipe that ends in a bundle.
+BUNDLE = """
+[steps.bundle]
+kind = "bundle"
 start = "step:first"
-stages = [{ rows = ["towns"] }]
-schedule = { batch_windows = 8, learning_rate = 1e-3, precision = "no" }
+
 """
 #: Generous: a process that trains takes seconds to begin, and the machine may be busy.
 SECONDS = 240.0
@@ -136,7 +135,7 @@ class Yard:
         return Ran(int(str(ended.value.code)), out.getvalue(), err.getvalue())
 
     def submit(self, *more: object, recipe: str = "towns") -> Ran:
-        """Submit the recipe of one step, or ``pair``, that of two."""
+        """Submit the recipe of one step, or ``whole``, that ends in a bundle."""
         return self.command(
             "submit", self.folder / f"{recipe}.toml", "--runs-root", self.runs,
             "--data-dir", self.data, "--encoder", self.encoder, "--broker", self.url, *more,
@@ -205,7 +204,7 @@ class Yard:
 def lay_out(folder: Path) -> None:
     """Write the recipe and its data into a folder."""
     (folder / "towns.toml").write_text(RECIPE)
-    (folder / "pair.toml").write_text(RECIPE.replace('"towns"', '"pair"', 1) + SECOND)
+    (folder / "whole.toml").write_text(RECIPE.replace('"towns"', '"whole"', 1) + BUNDLE)
     (folder / "data").mkdir()
     lines = []
     for number in range(40):

@@ -22,6 +22,7 @@ from celery.signals import (
 
 from training.doorbell import TASK, make_training_app, read_message
 from training.holds import LEASE_SECONDS
+from training.progress import LOGGER
 from training.tasks import Clerk, Outcome, Post
 from worker.celery_log import log_to
 from worker.contracts.broker import Broker
@@ -101,6 +102,7 @@ def make_worker_app(settings: TrainingSettings, hear: Hear) -> Celery:
     """Return the app with its one task; what it logs becomes events, too."""
     app = make_training_app(settings.broker)
     log_to(hear)
+    LOGGER.propagate = False  # a line a step is for the metrics' file
     training = Training(settings, hear)
     main = os.getpid()
 

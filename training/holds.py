@@ -50,7 +50,7 @@ class Hold:
 def find_hold(folder: Path) -> Hold | None:
     """Return the newest hold of a run, None if there was none yet."""
     try:
-        lock = os.open(folder / LOCK, os.O_RDWR)
+        lock = os.open(folder / LOCK, os.O_RDONLY)
     except OSError:
         return None
     try:
@@ -121,9 +121,11 @@ def find_newest(folder: Path, lock: int) -> int:
 
 
 def _now(lock: int) -> float:
-    """Return the time as the folder's file system has it."""
-    with suppress(OSError):
+    """Return the time as the folder's file system has it; who may not write there takes his own."""
+    try:
         os.utime(lock)
+    except OSError:
+        return time.time()
     return os.fstat(lock).st_mtime
 
 

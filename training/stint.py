@@ -5,6 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from transformers.utils.logging import disable_progress_bar
+
 from training.follow import claim_folder, make_claim
 from training.lines import telling
 from training.recipe_file import read_recipe
@@ -32,6 +34,7 @@ def do(stint: Stint, say: Say) -> None:
         JobError: the loss is no number, a gate is not passed, or the process is to stop.
         WorldError: the disk does not take it.
     """
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # a log is no terminal
     workspace = open_workspace(stint, say)
     claim_folder(stint.run.folder, make_claim(workspace))
     say(f"{stint.step}: from {workspace.recipe.steps[stint.step].start}")
