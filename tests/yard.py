@@ -63,7 +63,7 @@ start = "step:first"
 #: Generous: a process that trains takes seconds to begin, and the machine may be busy.
 SECONDS = 240.0
 #: So short that a test can wait for its end, so long that a busy machine renews it.
-LEASE_SECONDS = 4
+LEASE_SECONDS = 12
 
 
 class Yard:

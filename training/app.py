@@ -7,6 +7,7 @@ import mmap
 import os
 import sys
 from dataclasses import dataclass
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +107,17 @@ def make_worker_app(settings: TrainingSettings, hear: Hear) -> Celery:
     training = Training(settings, hear)
     main = os.getpid()
 
+    def begin_process(**_: Any) -> None:
+        die_with(main)
+        current_process().daemon = False  # it has children of its own: they read for a bundle
+
     def take_step(*args: Any, **kwargs: Any) -> str:  # noqa: ARG001  garbage has them
         return training.take_step(kwargs)
 
     app.task(name=TASK)(take_step)
     task_failure.connect(training.bury, weak=False)
     worker_shutting_down.connect(training.leave, weak=False)
-    worker_process_init.connect(lambda **_: die_with(main), weak=False)
+    worker_process_init.connect(begin_process, weak=False)
     setup_logging.connect(lambda **_: None, weak=False)  # somebody did it: Celery leaves it
     return app
 

@@ -22,14 +22,13 @@ Say = Callable[[str], None]
 def watch(run: RunFolder, broker: Broker | None, say: Say) -> RunStatus:
     """Follow a run until it is over; with a broker, ring again for it when it waits."""
     ringing = None if broker is None else _Ringing(run, broker, say)
-    said_at = 0.0
-    said: tuple[str, str | None] = ("", None)
+    said_at, said, at = 0.0, "", ""
     while True:
         status = read_status(run)
-        place = (f"{status.state} {status.reason}", status.step)
-        if place != said or time.monotonic() - said_at >= SECONDS_BETWEEN:
-            say(describe(status))
-            said_at, said = time.monotonic(), place
+        line, place = describe(status), f"{status.state} {status.step} {status.reason}"
+        if place != at or (line != said and time.monotonic() - said_at >= SECONDS_BETWEEN):
+            say(line)
+            said_at, said, at = time.monotonic(), line, place
         if RunState(status.state) in OVER:
             return status
         if ringing is not None:

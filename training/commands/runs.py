@@ -27,7 +27,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def status(run: str, runs_root: Path, as_json: bool) -> int:
     """Say how a RUN stands: a folder, or a name in the runs' folder."""
     found = read_status(find_run(runs_root, run))
-    click.echo(msgspec.json.encode(found) if as_json else describe(found))
+    click.echo(msgspec.json.encode(found).decode() if as_json else describe(found))
     return 0
 
 
@@ -43,7 +43,7 @@ def watch(run: str, runs_root: Path, broker: Broker | None, as_json: bool) -> in
     """
     found = follow(find_run(runs_root, run), broker, lambda line: click.echo(line, err=True))
     if as_json:
-        click.echo(msgspec.json.encode(found))
+        click.echo(msgspec.json.encode(found).decode())
     return 0 if found.state == RunState.FINISHED else FAILED
 
 
