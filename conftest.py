@@ -1,4 +1,4 @@
-"""What all tests share: tiny models, a desk to run commands at, a redis-server, a fleet, S3, a yard."""
+"""What all tests share: tiny models, a desk, a redis-server, a fleet, S3, a training yard."""
 
 import signal
 

@@ -31,6 +31,8 @@ from worker.contracts.errors import SpanmillError
 from worker.events import Event, Hear, Level, send_to
 from worker.orphan import die_with
 
+_STDERR = 2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
@@ -110,6 +112,9 @@ def make_worker_app(settings: TrainingSettings, hear: Hear) -> Celery:
     def begin_process(**_: Any) -> None:
         die_with(main)
         current_process().daemon = False  # it has children of its own: they read for a bundle
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # what libraries print may quote a row
+        os.dup2(nowhere, _STDERR)
+        os.close(nowhere)
 
     def take_step(*args: Any, **kwargs: Any) -> str:  # noqa: ARG001  garbage has them
         return training.take_step(kwargs)

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from training.run_state import RunFolder, RunState, check_name, list_runs
 from worker.contracts.broker import Broker, connect, translate
-from worker.contracts.errors import SpanmillError, UsageError, WorldError
+from worker.contracts.errors import SpanmillError, WorldError
 from worker.contracts.queue import make_app
 from worker.contracts.root import name_root
 from worker.contracts.store import LocalStore
@@ -112,7 +112,7 @@ def find_due(run: RunFolder) -> tuple[str, str] | None:
     """Return the name and the next step of a run that waits for a worker, else None."""
     try:
         standing = run.read()
-    except UsageError:  # whoever looks at it is told
+    except SpanmillError:  # whoever looks at it is told
         return None
     if standing.state is not RunState.WAITING or standing.next_step is None:
         return None

@@ -14,6 +14,7 @@ compared by the folder's own clock, never by two hosts'.
 """
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -169,6 +170,18 @@ def draft_of(path: Path) -> Path:
     """Return where to write what becomes ``path``: no two holders write to the same draft."""
     number = f".{_current[-1].number}" if _current else ""
     return path.with_name(f".{path.name.lstrip('.')}{number}.part")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what holders who died left half written; for who holds the run and begins."""
+    drafts = [".*.part", "*/.*.part", ".cache/*/.*.part", ".ship-*"]
+    with writing():
+        for path in [one for pattern in drafts for one in folder.glob(pattern)]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
 
 
 def find_wish() -> Wish | None:

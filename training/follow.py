@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from training.calibrate import refuse_uncalibratable
-from training.fence import Fence, StoppedError, take_fence
+from training.fence import Fence, StoppedError, sweep, take_fence
 from training.holds import Holder, describe_hold, name_self
 from training.recipe import Pack
 from training.recipe_file import Written
@@ -79,6 +79,7 @@ def begin(
         WorldError: the disk does not take it.
     """
     written, place = workspace.written, workspace.place
+    sweep(place.out)
     claim_folder(place.out, claim)
     write_whole(place.out / "recipe.toml", written.text.rstrip("\n"))
     if any(isinstance(written.recipe.steps[name], Pack) for name in workspace.unfinished):

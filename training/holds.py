@@ -4,6 +4,7 @@ The file's time is the holder's last sign of life; a holder that leaves sets it 
 compared by the folder's own clock, never by two hosts'.
 """
 
+import errno
 import fcntl
 import os
 import time
@@ -21,6 +22,8 @@ from worker.contracts.store import LocalStore
 LOCK = ".lock"
 FENCES = "fences"
 LEASE_SECONDS = 30.0
+#: What file systems without locks say.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,5 +181,9 @@ def _lock(lock: int, folder: Path, seconds: float, *, patient: bool) -> None:
                     " --out"
                 ) from error
             time.sleep(0.02)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return  # see ``training.fence`` for what holds without
         else:
             return

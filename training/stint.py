@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
+from training.fence import sweep
 from training.follow import claim_folder, make_claim
 from training.lines import telling
 from training.recipe_file import read_recipe
@@ -35,6 +36,7 @@ def do(stint: Stint, say: Say) -> None:
         WorldError: the disk does not take it.
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]  # a log is no terminal
+    sweep(stint.run.folder)
     workspace = open_workspace(stint, say)
     claim_folder(stint.run.folder, make_claim(workspace))
     say(f"{stint.step}: from {workspace.recipe.steps[stint.step].start}")

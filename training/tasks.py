@@ -127,8 +127,9 @@ class Clerk:
             except SpanmillError as error:
                 return self._fail(run, step, str(error))
             except Exception as error:  # noqa: BLE001  a library that breaks in a new way
-                why = f"unexpected {type(error).__name__} ({error})"
-                return self._fail(run, step, f"{why}: report it, or change the recipe")
+                name = type(error).__name__  # alone: its message may quote a row
+                why = f"unexpected {name} in the step {step}: follow the run by `spanmill --debug"
+                return self._fail(run, step, f"{why} training run` to see more, and report it")
             else:
                 return self._tell(run, step, Outcome.DONE, None, time.monotonic() - began)
 

@@ -66,3 +66,8 @@ def test_reading_loads_no_runtime_and_no_files() -> None:
 
 def test_answering_loads_no_torch() -> None:
     assert not load("worker.local", "producer.commands.answer") & {"torch", "transformers"}
+
+
+def test_what_keeps_trainings_going_and_looks_at_them_loads_no_torch() -> None:
+    names = ("training.app", "training.commands.worker", "training.commands.runs")
+    assert not load(*names) & {"torch", "transformers", "onnxruntime"}

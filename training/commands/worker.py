@@ -15,7 +15,7 @@ from training.doorbell import QUEUE, make_training_app
 from training.holds import LEASE_SECONDS
 from training.supervisor import Supervisor
 from worker.contracts.broker import Broker
-from worker.contracts.errors import WorldError
+from worker.contracts.errors import UsageError, WorldError
 from worker.contracts.ledger import Ledger
 from worker.log import open_log
 
@@ -58,7 +58,13 @@ def worker(
     host = socket.gethostname()
     if check:
         return _check(broker, runs_root, host)
-    runs_root.mkdir(parents=True, exist_ok=True)
+    try:
+        runs_root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the runs' folder {runs_root} cannot be made ({error.strerror}): give another one by"
+            " --runs-root"
+        ) from error
     settings = TrainingSettings(
         name=f"{host}-{uuid4().hex[:6]}",
         broker=broker,

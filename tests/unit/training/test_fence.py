@@ -10,7 +10,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from training.fence import Fence, StoppedError, Wish, draft_of, find_wish, heed, take_fence, writing
+from training.fence import (
+    Fence,
+    StoppedError,
+    Wish,
+    draft_of,
+    find_wish,
+    heed,
+    sweep,
+    take_fence,
+    writing,
+)
 from training.holds import LOCK, Hold, Holder, count_deaths, find_hold, name_self
 from training.progress import Metrics
 from training.run_state import write_whole
@@ -134,3 +144,19 @@ def test_deaths_are_counted_at_the_same_checkpoint_alone(tmp_path: Path) -> None
     with take(tmp_path):
         pass  # somebody submitted it again
     assert count_deaths(tmp_path, "first", "step-0000020") == 0
+
+
+def test_what_died_half_written_is_swept_by_the_next_holder(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    left = [tmp_path / ".run.json.1.part", tmp_path / "first" / ".latest.1.part"]
+    for path in left:
+        path.touch()
+    for path in (tmp_path / "first" / ".step-0000020.1.part", tmp_path / ".ship-abc"):
+        path.mkdir()
+        (path / "model.safetensors").touch()
+        left.append(path)
+    (tmp_path / "first" / "metrics.jsonl").touch()
+    with take(tmp_path):
+        sweep(tmp_path)
+    assert not [path for path in left if path.exists()]
+    assert (tmp_path / "first" / "metrics.jsonl").exists()
