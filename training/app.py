@@ -4,10 +4,10 @@ Started by ``serve`` as a program; what it is to do comes as JSON on standard in
 """
 
 import mmap
+import multiprocessing.process
 import os
 import sys
 from dataclasses import dataclass
-from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +108,14 @@ def make_worker_app(settings: TrainingSettings, hear: Hear) -> Celery:
     LOGGER.propagate = False  # a line a step is for the metrics' file
     training = Training(settings, hear)
     main = os.getpid()
+    processes: Any = multiprocessing.process
+    myself = processes.current_process()
 
     def begin_process(**_: Any) -> None:
         die_with(main)
-        current_process().daemon = False  # it has children of its own: they read for a bundle
+        # Billiard put a daemon of its own kind there, which may not start others: and those read
+        # for a bundle.
+        processes._current_process = myself
         nowhere = os.open(os.devnull, os.O_WRONLY)  # what libraries print may quote a row
         os.dup2(nowhere, _STDERR)
         os.close(nowhere)
