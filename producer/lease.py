@@ -7,10 +7,8 @@ in: it repeats work, and loses nothing, since the first shard of a batch wins.
 """
 
 import os
-import socket
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Event, Thread
 from uuid import uuid4
 
@@ -19,6 +17,7 @@ import msgspec
 from worker.contracts.bucket import Stat
 from worker.contracts.errors import WorldError
 from worker.contracts.object_store import ObjectStore
+from worker.contracts.process import ProcessName, is_known_dead, name_process
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 10.0
@@ -27,7 +26,7 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a job. ``kernel`` names a machine and its process numbers; ``born`` is in ticks."""
+    """Who holds a job; the process as ``worker.contracts.process`` names it."""
 
     token: str
     host: str
@@ -44,7 +43,8 @@ class Lease:
         self._store = store
         self._key = key
         self._seconds = seconds
-        self._me = Holder(uuid4().hex, socket.gethostname(), os.getpid(), *_describe(os.getpid()))
+        me = name_process(os.getpid())
+        self._me = Holder(uuid4().hex, me.host, me.pid, me.kernel, me.born)
         self._seen: Stat | None = None
         self._over = Event()
         self._lost = Event()
@@ -97,8 +97,7 @@ class Lease:
             return found[1], None
 
     def _has_lapsed(self, seen: Stat, holder: Holder) -> bool:
-        kernel, _ = _describe(os.getpid())
-        if holder.kernel == kernel and _describe(holder.pid) != (kernel, holder.born):
+        if is_known_dead(ProcessName(holder.host, holder.pid, holder.kernel, holder.born)):
             return True
         return time.time() - seen.changed_at > self._seconds
 
@@ -114,14 +113,3 @@ class Lease:
                 self._lost.set()
                 return
             self._seen = seen
-
-
-def _describe(pid: int) -> tuple[str, str]:
-    """Return what tells a process from all others, on whatever machine."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        space = Path("/proc/self/ns/pid").stat().st_ino
-        born = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return f"{socket.gethostname()}", ""
-    return f"{boot}/{space}", born

@@ -213,14 +213,19 @@ def make_rows(count: int) -> list[Row]:
     ]
 
 
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
+def wait_for(
+    condition: Callable[[], Any],
+    what: str,
+    seconds: float = PATIENCE_SECONDS,
+    poll_seconds: float = POLL_SECONDS,
+) -> Any:
     """Poll until a condition holds, and return what it gave."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()
         if found:
             return found
-        time.sleep(POLL_SECONDS)
+        time.sleep(poll_seconds)
     raise AssertionError(f"in vain: {what}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from training.calibrate import Fit
+from training.fence import draft_of, writing
 from training.samples import SAMPLE
 from worker.contracts.bundle import (
     FORMAT,
@@ -62,14 +63,15 @@ def pack_bundle(
         JobError: a row of the sample has no span.
         WorldError: the disk is full or does not take it; what was at ``out`` is as it was.
     """
-    draft = out.with_name(f".{out.name}.{os.getpid()}.part")
+    draft = draft_of(out.with_name(f"{out.name}.{os.getpid()}"))
     try:
         draft.mkdir(parents=True)
         shutil.copyfile(graph, draft / MODEL)
         (draft / TOKENIZER).write_text(strip_tokenizer(tokenizer), encoding="utf-8")
         write_manifest(draft, _describe(draft, described, sample))
         bundle = load_bundle(draft)
-        _exchange(draft, out)
+        with writing():
+            _exchange(draft, out)
     except OSError as error:
         raise WorldError(
             f"the bundle could not be written to {out} ({error.strerror}): make room there"

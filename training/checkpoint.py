@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel
 
 from training.dropout import replace_dropout
+from training.fence import draft_of, writing
 from worker.contracts.bundle import prove_file
 from worker.contracts.errors import UsageError, WorldError
 from worker.contracts.family import FAMILIES, Family, WindowSizes
@@ -155,8 +156,8 @@ def write_checkpoint(out: Path, name: str, write: Callable[[Path], None]) -> Pat
     Raises:
         WorldError: the disk is full or does not take it.
     """
-    draft = out / f".{name}.part"
     final = out / name
+    draft = draft_of(final)
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
@@ -164,9 +165,10 @@ def write_checkpoint(out: Path, name: str, write: Callable[[Path], None]) -> Pat
         for file in draft.iterdir():
             _sync(file)
         _sync(draft)
-        shutil.rmtree(final, ignore_errors=True)
-        draft.rename(final)
-        point(out, _LATEST, name)
+        with writing():
+            shutil.rmtree(final, ignore_errors=True)
+            draft.rename(final)
+            point(out, _LATEST, name)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise WorldError(
@@ -182,12 +184,13 @@ def point(out: Path, link: str, name: str) -> None:
     Raises:
         WorldError: the disk does not take it; the link is as it was.
     """
-    draft = out / f".{link}.part"
+    draft = draft_of(out / link)
     try:
-        draft.unlink(missing_ok=True)
-        draft.symlink_to(name, target_is_directory=True)
-        draft.replace(out / link)
-        _sync(out)
+        with writing():
+            draft.unlink(missing_ok=True)
+            draft.symlink_to(name, target_is_directory=True)
+            draft.replace(out / link)
+            _sync(out)
     except OSError as error:
         raise WorldError(
             f"{out / link} could not be set to {name} ({error.strerror}): make room and resume;"
@@ -202,17 +205,21 @@ def find_latest(out: Path) -> Path | None:
 
 
 def drop_old(out: Path, kept: int) -> None:
-    """Delete all but the newest checkpoints and those that a link names.
+    """Delete all but the newest checkpoints and those that a link names; and what killed ones left.
 
     Raises:
         WorldError: the disk does not let one go.
     """
+    with writing():
+        for draft in out.glob(".step-*.part"):
+            shutil.rmtree(draft, ignore_errors=True)
     linked = {path.resolve() for path in out.iterdir() if path.is_symlink()}
     folders = sorted(path for path in out.glob("step-*") if path.is_dir())
     for folder in folders[:-kept]:
         if folder.resolve() not in linked:
             try:
-                shutil.rmtree(folder)
+                with writing():
+                    shutil.rmtree(folder)
             except OSError as error:
                 raise WorldError(
                     f"the old checkpoint {folder} could not be deleted ({error.strerror}): make"

@@ -7,6 +7,11 @@ import click
 #: By name: "module:attribute", and a line for the help, so that it imports no torch.
 COMMANDS = {
     "run": ("training.commands.run:run", "Follow a recipe, from its rows to its bundle."),
+    "submit": ("training.commands.submit:submit", "Have workers follow it, as Celery tasks."),
+    "worker": ("training.commands.worker:worker", "Take the steps of submitted runs."),
+    "status": ("training.commands.runs:status", "Say how a run stands, and how far it is."),
+    "watch": ("training.commands.runs:watch", "Follow a run to its end."),
+    "cancel": ("training.commands.runs:cancel", "Stop a run; its checkpoints are kept."),
     "data": ("training.commands.data:data", "Look at question-answering data."),
     "finetune": ("training.commands.learn:finetune", "Fine-tune a checkpoint on labelled rows."),
     "distill": ("training.commands.learn:distill", "Teach a smaller model by larger ones."),

@@ -1,5 +1,6 @@
 """Scores a graph or a bundle on labelled rows, as the worker reads them, with intervals."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from worker.contracts.options import ReadingOptions
 from worker.contracts.records import Answer, Example
 from worker.contracts.verdict import Calibration, Logistic
 from worker.opening import Graph, open_graph
+from worker.orphan import die_with
 from worker.reading.sample import read_all
 from worker.reading.scores import ENGLISH, Scored, score_best, score_exact, score_f1
 
@@ -100,7 +102,9 @@ def _read_parts(graph: Graph, rows: Sequence[Labelled], processes: int) -> list[
     if processes == 1:
         return _read_part(graph, rows)
     parts = [rows[number::processes] for number in range(processes)]
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        processes, get_context("spawn"), initializer=die_with, initargs=(os.getpid(),)
+    ) as pool:
         read = list(pool.map(_read_part, [graph] * processes, parts))
     return [read[number % processes][number // processes] for number in range(len(rows))]
 

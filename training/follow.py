@@ -4,21 +4,23 @@ Order: everything outside is found and proved; the folder is claimed for this re
 step what it makes, and last the note that it is done.
 """
 
-import fcntl
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from training.calibrate import refuse_uncalibratable
+from training.fence import Fence, StoppedError, sweep, take_fence
+from training.holds import Holder, describe_hold, name_self
 from training.recipe import Pack
 from training.recipe_file import Written
+from training.run_state import Order, RunFolder, Turn, ask_for, write_whole
 from training.steps import take_step
-from training.workspace import Place, Say, Workspace, write_whole
-from worker.contracts.errors import UsageError, WorldError
+from training.workspace import Place, Say, Workspace
+from worker.contracts.errors import SpanmillError, UsageError, WorldError
 
 _CLAIM = "run.json"
 
@@ -30,28 +32,71 @@ def follow(written: Written, place: Place, say: Say) -> Path:
 
     Raises:
         UsageError: something cannot be used, or the folder holds another run.
-        JobError: a loss is no number, or a gate is not passed.
+        JobError: a loss is no number, a gate is not passed, or the run was cancelled.
         WorldError: the disk does not take it.
     """
     workspace = Workspace(written, place, say)
-    claim = {
-        "recipe": json.loads(msgspec.json.encode(written.recipe)),
-        "files": workspace.proofs,
-    }
-    with _hold(place.out):
-        claim_folder(place.out, claim)
-        write_whole(place.out / "recipe.toml", written.text.rstrip("\n"))
-        if any(isinstance(written.recipe.steps[name], Pack) for name in workspace.unfinished):
-            refuse_uncalibratable(workspace.rows.held_out)  # not only after hours of training
-        for name in written.recipe.steps:
-            if name not in workspace.needed:
-                say(f"{name}: no step that is taken stands on it")
-            elif workspace.find_done(name) is not None:
-                say(f"{name}: finished before")
-            else:
-                say(f"{name}: from {written.recipe.steps[name].start}")
-                workspace.note_done(take_step(name, workspace))
+    claim = make_claim(workspace)
+    run = RunFolder(place.out)
+    with hold(run, "spanmill training run"):
+        begin(workspace, claim, Turn.BEGUN)
+        with noting_failure(run):
+            take_steps(workspace, say)
     return workspace.folder(workspace.needed[-1])
+
+
+def take_steps(workspace: Workspace, say: Say) -> None:
+    """Take all steps that are needed and not finished."""
+    for name, step in workspace.recipe.steps.items():
+        if name not in workspace.needed:
+            say(f"{name}: no step that is taken stands on it")
+        elif workspace.find_done(name) is not None:
+            say(f"{name}: finished before")
+        else:
+            say(f"{name}: from {step.start}")
+            workspace.note_done(take_step(name, workspace))
+
+
+def make_claim(workspace: Workspace) -> dict[str, Any]:
+    """Find and prove everything outside; return what the run's folder is to be for.
+
+    Raises:
+        UsageError: something is not there, or cannot be used.
+    """
+    recipe = json.loads(msgspec.json.encode(workspace.recipe))
+    return {"recipe": recipe, "files": workspace.proofs}
+
+
+def begin(
+    workspace: Workspace, claim: dict[str, Any], turn: Turn, processes: int | None = None
+) -> None:
+    """Claim the folder, which is held, and write down what is to be done in it.
+
+    ``processes`` is for who does it elsewhere.
+
+    Raises:
+        UsageError: it holds another run, or the rows are of no use.
+        WorldError: the disk does not take it.
+    """
+    written, place = workspace.written, workspace.place
+    sweep(place.out)
+    claim_folder(place.out, claim)
+    write_whole(place.out / "recipe.toml", written.text.rstrip("\n"))
+    if any(isinstance(written.recipe.steps[name], Pack) for name in workspace.unfinished):
+        refuse_uncalibratable(workspace.rows.held_out)  # not only after hours of training
+    run = RunFolder(place.out)
+    run.put_order(
+        Order(
+            text=written.text,
+            settings=written.settings,
+            steps=tuple(workspace.needed),
+            data=str(place.data.absolute()),
+            encoder=place.encoder,
+            processes=processes,
+            cwd=str(Path.cwd()),
+        )
+    )
+    run.put_turn(turn)
 
 
 def claim_folder(out: Path, claim: dict[str, Any]) -> None:
@@ -92,20 +137,38 @@ def find_change(before: Any, now: Any, inside: str = "") -> str | None:
 
 
 @contextmanager
-def _hold(out: Path) -> Iterator[None]:
-    """Make the folder, and let one process at a time follow a recipe in it."""
+def hold(run: RunFolder, who: str) -> Iterator[None]:
+    """Make a run's folder, and be the one who writes in it.
+
+    Raises:
+        UsageError: another process follows the run.
+        WorldError: the folder cannot be written.
+    """
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
+        run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WorldError(
-            f"the folder {out} cannot be written ({error.strerror}): make room, or give another one"
+            f"the folder {run.folder} cannot be written ({error.strerror}): make room, or give"
+            " another one"
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"another process works in {out}: wait for it, or give another folder by --out"
-            ) from error
+    taken = take_fence(run.folder, Holder(who=who, process=name_self()), ask_for(run))
+    if not isinstance(taken, Fence):
+        raise UsageError(
+            f"another process works in {run.folder}, {describe_hold(taken)}: wait for it, or give"
+            " another folder by --out"
+        )
+    with taken:
         yield
+
+
+@contextmanager
+def noting_failure(run: RunFolder) -> Iterator[None]:
+    """Write down why a run fails inside, as it is told."""
+    try:
+        yield
+    except StoppedError:
+        raise
+    except SpanmillError as error:
+        with suppress(SpanmillError):  # what is in the way may be in the way of this, too
+            run.put_turn(Turn.FAILED, str(error))
+        raise

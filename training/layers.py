@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from training.checkpoint import open_model
+from training.fence import draft_of, writing
 from worker.contracts.errors import UsageError
 
 #: What a layer is watched for: its output, or a projection of its self-attention.
@@ -131,12 +132,13 @@ def take_layers(source: Path, layers: Sequence[int], folder: Path) -> Path:
         if layer not in layers:
             del stack[layer - 1]
     model.config.num_hidden_layers = len(layers)
-    draft = folder.with_name(f".{folder.name}.part")
+    draft = draft_of(folder)
     shutil.rmtree(draft, ignore_errors=True)
     model.save_pretrained(draft)
     shutil.copyfile(source / "tokenizer.json", draft / "tokenizer.json")
-    shutil.rmtree(folder, ignore_errors=True)
-    return draft.rename(folder)
+    with writing():
+        shutil.rmtree(folder, ignore_errors=True)
+        return draft.rename(folder)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 from accelerate import skip_first_batches  # type: ignore[import-untyped]
 
 from training.data import Labelled
+from training.fence import find_wish, heed
 from training.run import BEST, Run
 from training.schedule import Plan, find_last_step
 
@@ -16,6 +17,7 @@ def train(run: Run, plan: Plan, loader: Any, done: int, held_out: Sequence[Label
 
     Raises:
         JobError: the loss is no number any more; the last checkpoint stays.
+        StoppedError: the process is to stop; it was at a checkpoint by then.
         WorldError: a checkpoint could not be written; the previous one stays.
     """
     schedule = run.schedule
@@ -29,4 +31,8 @@ def train(run: Run, plan: Plan, loader: Any, done: int, held_out: Sequence[Label
         if is_last or run.progress.step % schedule.checkpoint_every_steps == 0:
             run.evaluate(held_out)
             run.save()
+        elif find_wish() is not None:
+            run.save()
+        if not is_last:
+            heed()
     return run.out / BEST

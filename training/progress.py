@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from training.fence import writing
 from worker.contracts.errors import WorldError
 
 #: Whoever wants to follow a run listens here: every record has the line as its ``metrics``.
@@ -17,7 +18,8 @@ class Progress:
     """The counters of a run, stored in every checkpoint.
 
     ``plan`` is the digest of the batches that the steps went through; ``settings`` are what else
-    decides the weights, by their names (None in older checkpoints).
+    decides the weights, by their names (None in older checkpoints). ``best_step`` is that of the
+    best checkpoint, None before the first and in older checkpoints.
     """
 
     plan: str | None = None
@@ -25,12 +27,15 @@ class Progress:
     step: int = 0
     best_score: float = -1.0
     checkpoints_since_best: int = 0
+    best_step: int | None = None
 
     def note(self, score: float) -> None:
         """Take a checkpoint's held-out score."""
         better = score > self.best_score
         self.checkpoints_since_best = 0 if better else self.checkpoints_since_best + 1
         self.best_score = max(self.best_score, score)
+        if better:
+            self.best_step = self.step
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -39,7 +44,10 @@ class Progress:
 
 def read_progress(path: Path) -> Progress:
     """Return what ``Progress.write`` wrote."""
-    return Progress(**json.loads(path.read_text(encoding="utf-8")))
+    progress = Progress(**json.loads(path.read_text(encoding="utf-8")))
+    if progress.best_step is None and progress.best_score >= 0.0:  # older ones were all scored
+        progress.best_step = progress.step if progress.checkpoints_since_best == 0 else None
+    return progress
 
 
 class Metrics:
@@ -58,7 +66,7 @@ class Metrics:
         """
         if self._writes:
             try:
-                with self._path.open("a", encoding="utf-8") as file:
+                with writing(), self._path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
             except OSError as error:
                 raise WorldError(
@@ -71,6 +79,8 @@ class Metrics:
         """Drop the lines of steps that a resumed run takes again."""
         if not self._writes or not self._path.exists():
             return
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        self._path.write_text("".join(kept), encoding="utf-8")
+        with writing():
+            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]
+            kept = [line for line in whole if json.loads(line)["step"] <= step]
+            self._path.write_text("".join(kept), encoding="utf-8")

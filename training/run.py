@@ -190,7 +190,7 @@ class Run:
 
     def _point_best(self, name: str) -> None:
         """Let ``best`` name the checkpoint that was just written or opened, if it is the best."""
-        if self.accelerator.is_main_process and self.progress.checkpoints_since_best == 0:
+        if self.accelerator.is_main_process and self.progress.best_step == self.progress.step:
             point(self.out, BEST, name)
 
     def _refuse_other(self, settings: dict[str, Any]) -> None:
@@ -241,6 +241,7 @@ class Run:
                 "losses": _mean_by_name(self._losses),
                 "lr": self.optimizer.param_groups[0]["lr"],
                 "examples_per_second": self._windows / (now - self._began),
+                "seconds": now - self._began,
             }
         )
         self._losses, self._windows, self._began = [], 0, now

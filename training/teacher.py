@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from training.checkpoint import find_checkpoint, open_tokenizer, read_family
 from training.export import open_checkpoint
+from training.fence import draft_of, heed, writing
 from training.predict import SpanModel, TorchScorer
 from worker.contracts.bundle import MANIFEST, load_bundle, prove_file
 from worker.contracts.errors import JobError, UsageError, WorldError
@@ -160,6 +161,7 @@ class Cache:
             known = self._read(set(keys))
             unknown = {k: w for k, w in zip(keys, windows, strict=True) if k not in known}
             for part in _cut(sorted(unknown, key=lambda key: (len(unknown[key]), key))):
+                heed()
                 known |= zip(part, panel.ask([unknown[key] for key in part]), strict=True)
                 self._write({key: known[key] for key in part})
         except (OSError, pa.ArrowException) as error:
@@ -189,9 +191,10 @@ class Cache:
         )
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{_digest(b''.join(labels))[:32]}.parquet"
-        draft = path.with_suffix(".part")
+        draft = draft_of(path)
         pq.write_table(table, draft, compression="zstd")
-        draft.replace(path)
+        with writing():
+            draft.replace(path)
 
 
 def _score(

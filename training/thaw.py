@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedMo
 from transformers.utils import logging as transformers_logging
 
 from training.export import CONFIG, ROOT
+from training.fence import draft_of, writing
 from worker.contracts.bundle import Bundle
 from worker.contracts.errors import BundleError
 
@@ -37,7 +38,7 @@ def thaw(bundle: Bundle, folder: Path) -> Path:
     weights = read_weights(graph.graph)
     model = _build(_find_config(graph, bundle.manifest.family, weights))
     _fill(model, weights, bundle)
-    draft = folder.with_name(f".{folder.name}.part")
+    draft = draft_of(folder)
     shutil.rmtree(draft, ignore_errors=True)
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -45,8 +46,9 @@ def thaw(bundle: Bundle, folder: Path) -> Path:
     if bars:
         transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     shutil.copyfile(bundle.tokenizer, draft / "tokenizer.json")
-    shutil.rmtree(folder, ignore_errors=True)
-    return draft.rename(folder)
+    with writing():
+        shutil.rmtree(folder, ignore_errors=True)
+        return draft.rename(folder)
 
 
 def read_weights(graph: onnx.GraphProto) -> Tensors:

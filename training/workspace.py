@@ -1,7 +1,6 @@
 """What the steps of a recipe share: its rows, its folder, and what earlier steps made."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -12,10 +11,11 @@ from training.checkpoint import find_checkpoint, prove_weights
 from training.recipe import list_names, list_needed, parse_start
 from training.recipe_file import Written
 from training.rows import Rows, find_file
+from training.run_state import write_whole as write_whole
 from training.teacher import find_teacher
 from training.thaw import thaw
 from worker.contracts.bundle import Bundle, find_bundle, load_bundle, prove_file
-from worker.contracts.errors import UsageError, WorldError
+from worker.contracts.errors import UsageError
 
 Say = Callable[[str], None]
 
@@ -153,22 +153,3 @@ class Workspace:
             self.cache.mkdir(parents=True, exist_ok=True)
             thaw(bundle, folder)
         return folder
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file, whole and on disk, or leave what was there.
-
-    Raises:
-        WorldError: the disk does not take it.
-    """
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise WorldError(
-            f"{path} could not be written ({error.strerror}): make room there and run again"
-        ) from error

@@ -3,7 +3,6 @@
 Started by the supervisor as a program; what it is to do comes as JSON on standard input.
 """
 
-import ctypes
 import os
 import re
 import signal
@@ -27,12 +26,12 @@ from worker.contracts.ledger import Ledger
 from worker.contracts.queue import TASK, VISIBILITY_SECONDS, make_app, name_queue, read_message
 from worker.events import Event, Hear, Level, Outcome, send_to
 from worker.marks import Slate
+from worker.orphan import die_with
 from worker.tools import open_tools
 from worker.turn import Clerk, OpenTools, Place
 
 #: A lost process's batch is sent again after so long: whatever killed it may still be about.
 LOST_DELAY_SECONDS = 1.0
-_PARENT_DEATH_SIGNAL = 1
 _STDERR = 2
 _EXIT = re.compile(r"(signal|exitcode) (\d+)")
 
@@ -156,7 +155,7 @@ def make_worker_app(settings: WorkerSettings, opening: OpenTools, hear: Hear) ->
 def main(opening: OpenTools = open_tools) -> None:
     """Run the worker until it is told to stop; ``opening`` opens what a process needs for a job."""
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSettings)
-    _die_with(settings.supervisor_pid)
+    die_with(settings.supervisor_pid)
     make_worker_app(settings, opening, send_to(settings.events)).worker_main(
         [
             "worker",
@@ -175,7 +174,7 @@ def _begin_process(main: int, **_: Any) -> None:
 
     What libraries print when a row breaks them may quote the row.
     """
-    _die_with(main)
+    die_with(main)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, _STDERR)
     os.close(nowhere)
@@ -189,13 +188,6 @@ def _name_end(code: int) -> str:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
-
-
-def _die_with(parent: int | None) -> None:
-    """End when the parent does, or at once if it has: nobody would hear what an orphan does."""
-    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if parent is not None and os.getppid() != parent:
-        os._exit(1)
 
 
 if __name__ == "__main__":

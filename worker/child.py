@@ -4,9 +4,7 @@ Whatever happens to it, its parent learns which row it was reading, from marks i
 """
 
 import contextlib
-import ctypes
 import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +14,11 @@ from typing import Any
 
 from worker.contracts.errors import JobError, SpanmillError, WorldError
 from worker.marks import Marks
+from worker.orphan import die_with
 from worker.task import Delivery, Done, Tools, run_batch
 
 #: The exit code of a process that had no memory left, which the row may or may not be guilty of.
 OUT_OF_MEMORY = 77
-_PARENT_DEATH_SIGNAL = 1
 
 
 class Fault(StrEnum):
@@ -47,7 +45,7 @@ def serve(
 
     The tools are opened for the first batch, so that a failure has a batch to be told about.
     """
-    _die_with(parent)
+    die_with(parent)
     tools: Tools | None = None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
@@ -87,17 +85,6 @@ def _run(payload: bytes, delivery: Delivery, tools: Tools, marks: Marks) -> Done
         os._exit(OUT_OF_MEMORY)  # a new process has it back, whatever leaked
     except Exception as error:  # noqa: BLE001  a message could quote a passage: the name must do
         return Failure(type(error).__name__, Fault.BATCH, marks.read().rows)
-
-
-def _die_with(parent: int) -> None:
-    """End when the parent does, in the middle of a batch too: nobody would hear of it.
-
-    Otherwise what an orphan commits could fall into a job that was begun anew meanwhile.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # not Linux: the pipe's end must do
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _be_silent() -> None:

@@ -1,19 +1,9 @@
-"""Keeps a worker alive, tells the broker that it is there, and sends again what was lost.
-
-Celery 5.7's main process ends when Redis restarts while its processes are busy, and on a message
-that is no JSON; so it runs as a child here, and is started again.
-"""
+"""Keeps a worker alive, tells the broker that it is there, and sends again what was lost."""
 
 import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from importlib import metadata
-from threading import Thread
-from typing import IO
 
 import msgspec
 
@@ -24,18 +14,9 @@ from worker.contracts.flight import WorkerCard
 from worker.contracts.ledger import Ledger
 from worker.contracts.queue import SOFT_SHUTDOWN_SECONDS, WIRE_VERSION, name_queue
 from worker.contracts.resend import Resender
-from worker.events import MESSAGE_CHARS, Event, Level, receive
+from worker.events import Event, Level
+from worker.keeper import Duties, Keeper, Wait
 from worker.observer import Observer
-
-TICK_SECONDS = 1.0
-FIRST_BACKOFF_SECONDS = 0.5
-LONGEST_BACKOFF_SECONDS = 15.0
-#: A worker that lived so long was well: the next end of it is a new one.
-WELL_SECONDS = 30.0
-#: For what an ended worker's processes have sent and nobody has read.
-DRAIN_SECONDS = 5.0
-
-Wait = Callable[[float], bool]
 
 
 def supervise(
@@ -54,7 +35,6 @@ class _Supervisor:
         self._settings = settings
         self._program = program
         self._observer = observer
-        self._ears: list[Thread] = []
         broker = parse_broker(settings.broker_url)
         self._ledger = Ledger(broker)
         self._resender = Resender(broker, self._ledger)
@@ -68,58 +48,22 @@ class _Supervisor:
         self._is_away = False
 
     def run(self, wait: Wait) -> None:
-        child, started_at, backoff = self._start(), time.monotonic(), FIRST_BACKOFF_SECONDS
-        while not wait(TICK_SECONDS):
-            self._tick(child.pid)
-            if child.poll() is None:
-                continue
-            if time.monotonic() - started_at > WELL_SECONDS:
-                backoff = FIRST_BACKOFF_SECONDS
-            said = f"the worker ended (exit code {child.returncode}): starting it again"
-            self._observer.hear(Event("worker-ended", Level.ERROR, said))
-            self._lose()
-            if wait(backoff):
-                break
-            backoff = min(2 * backoff, LONGEST_BACKOFF_SECONDS)
-            child, started_at = self._start(), time.monotonic()
-        self._stop(child)
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        ear, mouth = os.pipe()
-        child = subprocess.Popen(  # noqa: S603  a module of this distribution
-            [sys.executable, "-m", self._program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,  # a banner
-            stderr=subprocess.PIPE,
-            pass_fds=(mouth,),
+        duties = Duties(
+            module=self._program,
+            brief=self._brief,
+            tick=self._tick,
+            lose=self._lose,
+            grace_seconds=SOFT_SHUTDOWN_SECONDS + 10,
             # Celery's soft shutdown, which lets batches end for a while, has SIGQUIT for signal.
-            env={**os.environ, "REMAP_SIGTERM": "SIGQUIT"},
-            process_group=0,  # Ctrl-C reaches the whole terminal; who stops is decided here
+            environment={"REMAP_SIGTERM": "SIGQUIT"},
         )
-        os.close(mouth)
-        self._ears = [Thread(target=self._listen, args=(ear,), daemon=True)]
-        if child.stderr is not None:
-            self._ears.append(Thread(target=self._overhear, args=(child.stderr,), daemon=True))
-        for ears in self._ears:
-            ears.start()
-        settings = replace(self._settings, supervisor_pid=os.getpid(), events=mouth)
-        if child.stdin is not None:
-            with suppress(BrokenPipeError), child.stdin:  # it has died already: that is seen later
-                child.stdin.write(msgspec.json.encode(settings))
-        return child
+        Keeper(duties, self._observer.hear).run(wait)
+        with suppress(WorldError):  # it is forgotten when it is silent
+            self._ledger.forget_worker(self._card.worker)
 
-    def _listen(self, ear: int) -> None:
-        for event in receive(ear):
-            self._observer.hear(event)
-
-    def _overhear(self, stderr: IO[bytes]) -> None:
-        """Hear what Celery says past its own log: that it stops, or why it cannot begin."""
-        with stderr:
-            for line in stderr:
-                said = line.decode(errors="replace").strip()
-                if said:
-                    facts = {"logger": "stderr"}
-                    self._observer.hear(Event("celery", message=said[:MESSAGE_CHARS], facts=facts))
+    def _brief(self, events: int) -> bytes:
+        settings = replace(self._settings, supervisor_pid=os.getpid(), events=events)
+        return msgspec.json.encode(settings)
 
     def _tick(self, main: int) -> None:
         try:
@@ -143,16 +87,3 @@ class _Supervisor:
         """Let others have what the child's processes had begun: they died with it."""
         with suppress(WorldError):  # the leases lapse by themselves
             self._ledger.lose(self._settings.name)
-
-    def _stop(self, child: subprocess.Popen[bytes]) -> None:
-        child.terminate()
-        try:
-            child.wait(SOFT_SHUTDOWN_SECONDS + 10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-        for ears in self._ears:
-            ears.join(DRAIN_SECONDS)
-        self._lose()
-        with suppress(WorldError):  # it is forgotten when it is silent
-            self._ledger.forget_worker(self._card.worker)

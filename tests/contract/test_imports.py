@@ -83,3 +83,8 @@ def test_the_producers_contract_names_all_of_the_worker_but_its_contracts() -> N
     files = {f"worker.{path.stem}" for path in (HOME / "worker").glob("[!_]*.py")}
     folders = {f"worker.{path.parent.name}" for path in (HOME / "worker").glob("*/__init__.py")}
     assert named == (files | folders) - {"worker.contracts"}
+
+
+def test_what_keeps_trainings_going_and_looks_at_them_loads_no_torch() -> None:
+    names = ("training.app", "training.commands.worker", "training.commands.runs")
+    assert not load(*names) & {"torch", "transformers", "onnxruntime"}

@@ -42,6 +42,8 @@ class Stack:
             "/etc/spanmill": str(HOME / "deploy" / "redis"),
             "redis://redis:6379": f"redis://127.0.0.1:{self.port}",
             "/jobs": str(desk.jobs),
+            "/runs": str(desk.folder / "runs"),
+            "/data": str(desk.folder),
             "9108": "0",  # all of them are one host here: any free port
         }
 

@@ -10,6 +10,7 @@ import pytest
 
 from producer.commands.submit import submit
 from tests.deploy.composed import COMPOSE, HOME, VARIABLE, read_compose, read_services, read_stages
+from training.commands.worker import GRACE_SECONDS
 from worker.contracts.queue import SOFT_SHUTDOWN_SECONDS
 
 SERVICES = read_services()
@@ -56,15 +57,15 @@ def test_the_specification_would_find_a_slip(tmp_path: Path, right: str, wrong: 
 
 
 def test_the_services_are_a_broker_and_a_program_each() -> None:
-    assert set(SERVICES) == {"redis", "worker", "producer", "training"}
+    assert set(SERVICES) == {"redis", "worker", "producer", "training", "training-worker"}
     assert {name for name, one in SERVICES.items() if "profiles" not in one.settings} == {
         "redis",
         "worker",
     }
-    for name in ("worker", "producer", "training"):
+    for name in ("worker", "producer", "training", "training-worker"):
         build = SERVICES[name].settings["build"]
-        assert build["target"] == name
-        assert name in read_stages()
+        assert build["target"] == name.removesuffix("-worker")
+        assert build["target"] in read_stages()
         assert (HOME / build["context"] / build["dockerfile"]).is_file()
         declared = {arg.partition("=")[0] for arg in _list_args()}
         assert set(build["args"]) <= declared
@@ -153,7 +154,7 @@ def test_every_program_runs_without_what_it_does_not_need() -> None:
 
 
 def test_what_runs_on_is_started_again_bounded_and_watched() -> None:
-    for name in ("redis", "worker"):
+    for name in ("redis", "worker", "training-worker"):
         settings = SERVICES[name].settings
         assert settings["restart"] == "unless-stopped"
         assert set(settings["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
@@ -161,13 +162,26 @@ def test_what_runs_on_is_started_again_bounded_and_watched() -> None:
         assert read_seconds(health["timeout"]) < read_seconds(health["interval"])
     for name in ("producer", "training"):
         assert SERVICES[name].settings["restart"] == "no"
-    for name in ("worker", "producer"):
+    for name in ("worker", "producer", "training-worker"):
         assert SERVICES[name].settings["depends_on"]["redis"]["condition"] == "service_healthy"
 
 
 def test_a_worker_is_given_the_time_that_it_takes_to_stop() -> None:
     grace_seconds = read_seconds(SERVICES["worker"].settings["stop_grace_period"])
     assert grace_seconds >= SOFT_SHUTDOWN_SECONDS + 20  # its supervisor waits for 10 more, and ends
+
+    training_seconds = read_seconds(SERVICES["training-worker"].settings["stop_grace_period"])
+    assert training_seconds >= GRACE_SECONDS + 20
+
+
+def test_a_training_worker_keeps_its_runs_and_only_reads_the_data() -> None:
+    settings = SERVICES["training-worker"].settings
+    environment = settings["environment"]
+    assert f"runs:{environment['SPANMILL_RUNS_ROOT']}" in settings["volumes"]
+    (data,) = [one for one in settings["volumes"] if isinstance(one, dict)]
+    assert (data["target"], data["read_only"]) == (environment["SPANMILL_DATA"], True)
+    fleet = SERVICES["worker"].settings["environment"]["SPANMILL_BROKER_URL"]
+    assert environment["SPANMILL_TRAINING_BROKER_URL"] != fleet
 
 
 def test_a_worker_and_a_producer_share_the_jobs() -> None:

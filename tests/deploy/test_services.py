@@ -9,6 +9,10 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 
 from tests.deploy.stack import PASSWORD, Stack
 from tests.desk import PATIENCE_SECONDS, THRESHOLD, Row, wait_for
+from training.run_state import Order, RunFolder, RunState, Turn
+
+#: The name of its library, which a client may tell and older brokers do not take.
+TOLD = {"client", "client|setinfo"}
 
 
 def test_the_broker_runs_with_its_settings_and_lets_nobody_in_without_the_password(
@@ -71,9 +75,28 @@ def test_the_services_together_answer_a_job(stack: Stack, undisturbed: list[Row]
     assert stack.run("producer", "status", job).out.startswith(f"{job}: completed, 48 of 48 rows")
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(PATIENCE_SECONDS) == 0
-    # Nothing but the name of its library, which a client may tell and older brokers do not take.
-    assert stack.list_refused() <= {"client", "client|setinfo"}
+    assert stack.list_refused() <= TOLD
     assert not stack.check("worker")
+
+
+def test_a_training_worker_takes_steps_with_the_same_password(stack: Stack) -> None:
+    assert not stack.check("training-worker")
+    worker = stack.start("training-worker")
+    wait_for(lambda: " ready." in stack.log("training-worker").read_text(), "it has a process")
+    wait_for(lambda: stack.check("training-worker"), "the worker is well")
+    run = RunFolder(stack.desk.folder / "runs" / "lost")
+    run.folder.mkdir()
+    order = Order(
+        text="", settings=(), steps=("first",), data="/data", encoder=None, processes=None, cwd="/"
+    )
+    run.put_order(order)
+    run.put_turn(Turn.SUBMITTED)
+    wait_for(lambda: run.read().state is RunState.FAILED, "its step is taken", 200, 0.1)
+    assert "there is no recipe" in str(run.read().reason)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(PATIENCE_SECONDS) == 0
+    assert stack.list_refused() <= TOLD
+    assert not stack.check("training-worker")
 
 
 @pytest.mark.parametrize("name", ["producer", "training"])

@@ -17,7 +17,10 @@ from worker.settings import count_cores
 @click.command()
 @click.argument("recipe")
 @click.option("--out", type=click.Path(path_type=Path),
-              help="The run's folder. Default: spanmill-runs/<the recipe's name>.")  # fmt: skip
+              help="The run's folder. Default: the recipe's name in --runs-root.")  # fmt: skip
+@click.option("--runs-root", default="spanmill-runs", show_default=True,
+              envvar="SPANMILL_RUNS_ROOT", type=click.Path(path_type=Path),
+              help="Folder of the runs.")  # fmt: skip
 @click.option("--data-dir", required=True, envvar="SPANMILL_DATA", show_envvar=True,
               type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Where the recipe's files are.")  # fmt: skip
@@ -29,6 +32,7 @@ from worker.settings import count_cores
 def run(
     recipe: str,
     out: Path | None,
+    runs_root: Path,
     data_dir: Path,
     encoder: str | None,
     settings: tuple[str, ...],
@@ -40,7 +44,7 @@ def run(
     """
     written = read_recipe(recipe, settings)
     place = Place(
-        out=Path("spanmill-runs") / written.recipe.name if out is None else out,
+        out=runs_root / written.recipe.name if out is None else out,
         data=data_dir,
         encoder=encoder,
         processes=count_cores() if processes is None else processes,

@@ -19,11 +19,13 @@ from safetensors.torch import load_file, save_file
 from producer.cli import main
 from tests.tiny import PASSAGES, Tiny
 from training.card import Encoder
+from training.fence import StoppedError
 from training.follow import follow
 from training.lines import telling
 from training.progress import LOGGER
 from training.provenance import name_encoder
 from training.recipe_file import read_recipe
+from training.run_state import RunFolder, RunState, Turn
 from training.workspace import Place
 from worker.contracts.bundle import Bundle, load_bundle
 from worker.contracts.errors import InputError, UsageError
@@ -242,6 +244,34 @@ def test_a_copy_of_the_recipes_encoder_is_told_as_the_recipe_does(tmp_path: Path
     assert name_encoder(named, "somebody/else") == Encoder(
         "somebody/else", "not told, given instead of the recipe's nobody/no-such-encoder"
     )
+
+
+class _Cancel(logging.Handler):
+    """Cancels a run as soon as a step is told, as `spanmill training cancel` does elsewhere."""
+
+    def __init__(self, run: RunFolder) -> None:
+        super().__init__()
+        self.run = run
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.run.is_cancelled():
+            self.run.put_turn(Turn.CANCELLED)
+
+
+def test_a_run_that_is_cancelled_stops_at_its_next_step_with_a_checkpoint(
+    home: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "out")
+    handler = _Cancel(run)
+    LOGGER.addHandler(handler)
+    try:
+        with pytest.raises(StoppedError, match="was cancelled"):
+            _follow(home, tiny.checkpoint("bert"), run.folder)
+    finally:
+        LOGGER.removeHandler(handler)
+    assert run.read().state is RunState.CANCELLED
+    assert (run.folder / "first" / "latest").resolve().name == "step-0000001"
+    assert not (run.folder / "first" / "best").exists()  # it was not scored
 
 
 def test_a_finished_run_stays_as_it_is(

@@ -1,0 +1,36 @@
+"""A recipe through training workers: real processes, a real broker, a tiny random model."""
+
+import pytest
+
+from tests.yard import Yard
+from training.run_state import RunState
+from worker.contracts.bundle import load_bundle
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_a_submitted_recipe_is_followed_to_its_end_beside_a_fleet(yard: Yard) -> None:
+    short = ("--set", "steps.first.stages.0.epochs=3")
+    ran = yard.submit(*short, recipe="whole")
+    assert ran.status == 0, ran.err
+    assert "no worker is heard: start `spanmill training worker" in ran.err
+    assert yard.status("whole").state == RunState.WAITING
+    worker = yard.start_worker()
+    watched = yard.command("watch", yard.runs / "whole", "--broker", yard.url, "--json")
+    assert watched.status == 0, watched.err
+    assert watched.json()["state"] == "finished"
+    assert watched.json()["steps"] == {"first": True, "bundle": True}
+    assert "whole: running, step first (1 of 2)" in watched.err
+    assert "held-out F1" in yard.log()
+    well = yard.command("worker", "--check", "--broker", yard.url, "--runs-root", yard.runs)
+    assert well.out.endswith(": well\n"), well.err
+    again = yard.submit(*short, "--wait", recipe="whole")
+    assert (again.status, again.out) == (0, f"{yard.runs / 'whole' / 'bundle'}\n")
+    assert "whole: finished" in again.err
+    assert load_bundle(yard.runs / "whole" / "bundle").manifest.name == "whole"
+    # Nothing of it lies where the fleet's batches are.
+    assert yard.server.client.dbsize() == 0
+    other = yard.submit(recipe="whole")
+    assert other.status == 2
+    assert "in which recipe.steps.first.stages was another" in other.complaint()
+    yard.stop(worker)

@@ -1,0 +1,85 @@
+"""A message is done with whatever it says, and nothing that kills is tried without end."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from training.doorbell import WIRE_VERSION, Message
+from training.fence import Fence, take_fence
+from training.holds import Holder, name_self
+from training.run_state import Order, RunFolder, RunState, Turn
+from training.tasks import DEATHS, Clerk, Outcome, Post
+from worker.contracts.broker import Broker
+from worker.contracts.process import ProcessName
+from worker.contracts.root import name_root
+from worker.contracts.store import LocalStore
+from worker.events import Event
+
+ORDER = Order(
+    text="", settings=(), steps=("first",), data="/data", encoder=None, processes=None, cwd="/"
+)
+DEAD = ProcessName("elsewhere", 1, "another machine", "1")
+
+
+class Desk:
+    """A clerk with a run, and what it says."""
+
+    def __init__(self, root: Path) -> None:
+        self.said: list[Event] = []
+        self.leaving = False
+        self.run = RunFolder(root / "towns")
+        self.run.folder.mkdir()
+        self.run.put_order(ORDER)
+        self.run.put_turn(Turn.SUBMITTED)
+        post = Post("a", Broker(socket="/nowhere"), root, None, 30.0)
+        self.clerk = Clerk(post, self.said.append, lambda: self.leaving)
+        self.root = name_root(LocalStore(root))
+
+    def take(self, run: str = "towns", root: str | None = None) -> Outcome:
+        token = self.root if root is None else root
+        return self.clerk.take(Message(run, "first", token, WIRE_VERSION))
+
+    def die(self, at: str | None) -> None:
+        """Be a worker whose process dies in the step, having gone on from a checkpoint."""
+        taken = take_fence(self.run.folder, Holder(who="b", process=DEAD, step="first", at=at))
+        assert isinstance(taken, Fence)
+        path = self.run.folder / "fences" / f"{taken.number:07d}.json"
+        os.utime(path, (1, 1))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_a_step_that_kills_its_process_again_and_again_fails_the_run(desk: Desk) -> None:
+    for _ in range(DEATHS):
+        desk.die(None)
+    assert desk.take() is Outcome.FAILED
+    assert desk.run.read().state is RunState.FAILED
+    assert "5 processes in a row died in the step first" in str(desk.run.read().reason)
+    assert desk.take() is Outcome.IDLE  # no retry
+
+
+def test_a_message_for_a_run_that_is_held_done_or_cancelled_begins_nothing(desk: Desk) -> None:
+    taken = take_fence(desk.run.folder, Holder(who="b", process=name_self()))
+    assert isinstance(taken, Fence)
+    with taken:
+        assert desk.take() is Outcome.IDLE
+    desk.leaving = True
+    assert desk.take() is Outcome.IDLE
+    desk.leaving = False
+    desk.run.put_turn(Turn.CANCELLED)
+    assert desk.take() is Outcome.IDLE
+    desk.run.put_turn(Turn.SUBMITTED)
+    (desk.run.folder / "first.done.json").write_text("{}")
+    assert desk.take() is Outcome.IDLE
+    assert len(list((desk.run.folder / "fences").iterdir())) == 1
+
+
+def test_a_message_of_another_runs_folder_or_of_no_run_is_told(desk: Desk) -> None:
+    assert desk.take(root="another") is Outcome.FOREIGN
+    assert "is not that of the run towns" in str(desk.said[-1].message)
+    assert desk.take("gone") is Outcome.FOREIGN
+    assert "holds no run" in str(desk.said[-1].message)

@@ -1,0 +1,68 @@
+"""What a worker does of a run at a time: one step, as the run's folder says it."""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transformers.utils.logging import disable_progress_bar
+
+from training.fence import sweep
+from training.follow import claim_folder, make_claim
+from training.lines import telling
+from training.recipe_file import read_recipe
+from training.run_state import RunFolder
+from training.steps import take_step
+from training.workspace import Place, Say, Workspace
+from worker.contracts.errors import JobError
+from worker.settings import count_cores
+
+
+@dataclass(frozen=True, slots=True)
+class Stint:
+    """A step of a run; ``data`` is where the recipe's files are here, if they are elsewhere."""
+
+    run: RunFolder
+    step: str
+    data: Path | None = None
+
+
+def do(stint: Stint, say: Say) -> None:
+    """Take the step from where it was left, and note that it is done.
+
+    Raises:
+        UsageError: files, encoder or recipe are not those that the run began with.
+        JobError: the loss is no number, a gate is not passed, or the process is to stop.
+        WorldError: the disk does not take it.
+    """
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # a log is no terminal
+    sweep(stint.run.folder)
+    workspace = open_workspace(stint, say)
+    claim_folder(stint.run.folder, make_claim(workspace))
+    say(f"{stint.step}: from {workspace.recipe.steps[stint.step].start}")
+    with telling(say):
+        workspace.note_done(take_step(stint.step, workspace))
+
+
+def open_workspace(stint: Stint, say: Say) -> Workspace:
+    """Return the run's workspace, with its files where they are on this machine.
+
+    Raises:
+        UsageError: the recipe cannot be read any more.
+    """
+    order = stint.run.read_order()
+    if order is None:
+        raise JobError(
+            f"the order of the run {stint.run.name} is gone: submit it again, by the command that"
+            " began it"
+        )
+    with suppress(OSError):  # relative names of a recipe mean what they meant there, if it is here
+        os.chdir(order.cwd)
+    written = read_recipe(str(stint.run.folder / "recipe.toml"), order.settings)
+    place = Place(
+        out=stint.run.folder,
+        data=Path(order.data) if stint.data is None else stint.data,
+        encoder=order.encoder,
+        processes=count_cores() if order.processes is None else order.processes,
+    )
+    return Workspace(replace(written, text=order.text), place, say)
