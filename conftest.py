@@ -1,4 +1,4 @@
-"""What all tests share: tiny models, a desk to run commands at, a redis-server, a fleet, S3."""
+"""What tests share: tiny models, a desk to run commands at, a redis-server, fleets, S3, hosts."""
 
 import signal
 
@@ -13,4 +13,5 @@ pytest_plugins = [
     "tests.fleet",
     "tests.deploy.stack",
     "tests.s3_server",
+    "tests.hosts",
 ]
