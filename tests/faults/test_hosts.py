@@ -67,8 +67,8 @@ class Site:
     fleet: FleetDesk
     producer: Host
     url: str
-    #: What must not be seen by a worker: all that tests write.
-    hidden: Path
+    #: What no worker must see: bundles, and all else that tests write, the bundles' folder first.
+    hidden: tuple[Path, Path]
     #: The jobs' folder as the producer calls it, and as workers do.
     roots: tuple[str, str] = ("", "")
     mills: list[Mill] = field(default_factory=list)
@@ -77,7 +77,8 @@ class Site:
         host = self.network.add(name)
         if self.roots[1] == str(SHARED):
             host.share(self.fleet.desk.jobs, SHARED)
-        host.hide(self.hidden)
+        for folder in self.hidden:
+            host.hide(folder)
         where = ["--broker", self.url, "--jobs-root", self.roots[1], "--log-format", "json"]
         log = self.fleet.desk.folder / f"worker-{len(self.mills)}.log"
         pid = self.fleet.start_worker(*where, program=PERILOUS, before=host.line())
@@ -129,7 +130,8 @@ def site(
     url = f"redis://:{PASSWORD}@{host.address}/0"
     desk.jobs.mkdir()
     shared = (str(desk.jobs), str(SHARED))
-    yield Site(network, fleet, producer, url, tmp_path_factory.getbasetemp(), shared)
+    hidden = (desk.bundle.parent, tmp_path_factory.getbasetemp())
+    yield Site(network, fleet, producer, url, hidden, shared)
     fleet.close()
     server.stop()
 
@@ -181,7 +183,8 @@ def answer_on_two_hosts(site: Site) -> None:
 def test_hosts_that_share_a_folder_answer_a_job_together(site: Site) -> None:
     answer_on_two_hosts(site)
     for mill in site.mills:
-        assert not list(mill.host.see(site.hidden).iterdir())
+        assert not mill.host.see(site.fleet.desk.bundle).exists()
+        assert not mill.host.see(site.fleet.desk.folder).exists()
         assert mill.host.see(SHARED / JOB).is_dir()
 
 
