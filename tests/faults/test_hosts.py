@@ -85,12 +85,12 @@ class Site:
         self.mills.append(Mill(host, pid, log))
         return self.mills[-1]
 
-    def start(self, *more: object) -> Started:
-        """Submit the usual job from the producer's host."""
+    def start(self, *more: object, host: Host | None = None) -> Started:
+        """Submit the usual job from the producer's host, or from another."""
         words = ["submit", "in.parquet", "--out", "out.parquet", "--job-id", JOB]
         usual = ["--bundle", self.fleet.desk.bundle, "--null-threshold", THRESHOLD]
         where = ["--batch-rows", 4, "--broker", self.url, "--jobs-root", self.roots[0]]
-        before = self.producer.line_here()
+        before = (self.producer if host is None else host).line_here()
         return self.fleet.desk.start(*words, *usual, *where, *more, before=before)
 
     def run(self, command: str, *more: object) -> Ran:
@@ -165,11 +165,14 @@ def write_input(desk: Desk) -> list[Row]:
 
 
 def answer_on_two_hosts(site: Site) -> None:
-    """Answer the job on two hosts, and check that each row was answered once, and by whom."""
+    """Answer the job on two hosts, and check who answered what, and that it has one producer."""
     quiet = write_input(site.fleet.desk)
     mills = [site.add_worker("left"), site.add_worker("right")]
     submitted = site.start()
     site.wait_until_held()  # so the other one has answered something
+    rival = site.start(host=mills[0].host).finish()
+    assert rival.status == 1
+    assert f"the job {JOB} is being run by " in rival.complaint()
     for mill in mills:
         mill.open()
     ran = submitted.finish()
