@@ -1,4 +1,4 @@
-"""What all tests share: tiny models, a desk, a redis-server, a fleet, S3, a training yard."""
+"""What tests share: tiny models, a desk, a redis-server, fleets, S3, hosts, a training yard."""
 
 import signal
 
@@ -14,4 +14,5 @@ pytest_plugins = [
     "tests.deploy.stack",
     "tests.s3_server",
     "tests.yard",
+    "tests.hosts",
 ]

@@ -66,10 +66,11 @@ def say_lonely(counts: Counts | None, cards: list[WorkerCard]) -> str | None:
     names = {name for card in cards for name in card.queues}
     others = sorted(name.rsplit("-v", 1)[1] for name in names if name.startswith(f"{stem}-v"))
     name = read_queue(counts.queue)
+    command = f"spanmill worker --queue {name}"
     if others:
         return (
             f"the workers of the queue {name} read version {', '.join(others)} of its messages, and"
-            f" these have {wire}: install this release there, and run `spanmill worker"
+            f" these have {wire}: install this release there, and run `{command}"
         )
     waiting = f"{counts.in_flight} batches wait"
-    return f"{waiting}, and no worker reads the queue {name}: run `spanmill worker"
+    return f"{waiting}, and no worker reads the queue {name}: run `{command}"

@@ -16,7 +16,7 @@ from producer.follow import Follower
 from producer.meter import Meter
 from producer.run import Interrupted, Published, Run, is_answered, missing_batches
 from worker.contracts.broker import parse_broker
-from worker.contracts.errors import JobError, WorldError
+from worker.contracts.errors import JobError, UsageError, WorldError
 from worker.contracts.flight import About, Admission, Room
 from worker.contracts.ledger import Ledger
 from worker.contracts.queue import SENDER_KEYS, name_queue
@@ -49,7 +49,6 @@ class Fleet:
             Interrupted: the user stopped it; what is at the broker is still answered.
             Published: all is at the broker, and nobody waits.
             JobError: it was cancelled, has too many errors, or cannot go on.
-            UsageError: the broker refuses.
         """
         if is_answered(run.folder, run.manifest):
             return
@@ -58,7 +57,7 @@ class Fleet:
         with run.listening(), run.progress:
             try:
                 _Publisher(self, run, follower).run()
-            except WorldError as error:
+            except (WorldError, UsageError) as error:  # a password that was changed meanwhile
                 raise JobError(f"{error}, then run `{run.name_resume()}`") from error
 
 

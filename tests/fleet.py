@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +39,29 @@ class FleetDesk:
         self.ledger = Ledger(parse_broker(url))
 
     def start_worker(
-        self, *words: object, program: tuple[str, ...] = ("-m", "producer.cli")
+        self,
+        *words: object,
+        program: tuple[str, ...] = ("-m", "producer.cli"),
+        before: Sequence[str] = (),
     ) -> int:
         """Start a worker of one process, wait until it reads its queue, and return its pid."""
-        before = self._names()
-        pid = self.launch_worker(*words, program=program)
-        wait_for(lambda: self._names() - before, "the worker is heard")
+        known = self._names()
+        pid = self.launch_worker(*words, program=program, before=before)
+        wait_for(lambda: self._names() - known, "the worker is heard")
         self.wait_until_ready()
         return pid
 
     def launch_worker(
-        self, *words: object, program: tuple[str, ...] = ("-m", "producer.cli")
+        self,
+        *words: object,
+        program: tuple[str, ...] = ("-m", "producer.cli"),
+        before: Sequence[str] = (),
     ) -> int:
-        """Start a worker of one process, and return its pid."""
+        """Start a worker of one process, and return its pid. ``before`` wraps its line."""
         log = self._last_log(new=True).open("wb")
         usual = ["worker", "--broker", self.server.url, "--jobs-root", str(self.desk.jobs)]
         process = subprocess.Popen(
-            [sys.executable, *program, *usual, "--processes", "1", *map(str, words)],
+            [*before, sys.executable, *program, *usual, "--processes", "1", *map(str, words)],
             cwd=self.desk.folder,
             env=_environment(),
             stdin=subprocess.DEVNULL,

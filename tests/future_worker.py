@@ -1,8 +1,11 @@
 """`spanmill worker` of a release that reads another version of the messages: see wire version.
 
+The next one, or the one whose number stands in OTHER_WIRE_VERSION.
+
 Run without words it is the child that the supervisor starts.
 """
 
+import os
 import sys
 from functools import partial
 
@@ -11,7 +14,7 @@ import worker.serve
 import worker.supervisor
 from producer.cli import main as run
 
-VERSION = queue.WIRE_VERSION + 1
+VERSION = int(os.environ.get("OTHER_WIRE_VERSION", queue.WIRE_VERSION + 1))
 
 
 def main() -> None:

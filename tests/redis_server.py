@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from socket import create_server
@@ -28,13 +28,14 @@ START_SECONDS = 10.0
 class RedisServer:
     """A server that can be stopped, killed and started again with its data."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        """Take a folder whose path is short enough for a socket."""
+    def __init__(self, folder: Path, *options: str, before: Sequence[str] = ()) -> None:
+        """Take a folder whose path is short enough for a socket. ``before`` wraps its line."""
         self.folder = folder
         self.socket = folder / "redis.sock"
         self.url = f"unix://{self.socket}"
         self.port = 0
         self._options = options
+        self._before = before
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -58,7 +59,7 @@ class RedisServer:
         """Start and wait until it answers."""
         log = (self.folder / "redis.log").open("ab")
         command = [
-            find_redis_server(), "--port", "0", "--unixsocket", str(self.socket),
+            *self._before, find_redis_server(), "--port", "0", "--unixsocket", str(self.socket),
             "--dir", str(self.folder), "--appendonly", "yes", "--appendfsync", "everysec",
             "--save", "", *self._options,
         ]  # fmt: skip

@@ -1,6 +1,7 @@
 """deploy/Dockerfile builds what it says: pinned, proved by hash, small, and nobody's root."""
 
 import re
+import subprocess
 import tomllib
 
 import pytest
@@ -56,6 +57,16 @@ def test_a_program_is_nobodys_root(target: str) -> None:
     assert user >= 1000
     kinds = [kind for kind, _ in stage.statements]
     assert not {"RUN", "COPY", "ADD"} & set(kinds[kinds.index("USER") :])
+
+
+@pytest.mark.parametrize(("user", "status"), [("0", 1), ("10001", 0)])
+def test_root_as_the_programs_user_is_refused_in_a_sentence(user: str, status: int) -> None:
+    (line,) = [one for one in read_stages()["program"].all("RUN") if "useradd" in one]
+    guard = line.partition(" && ")[0]
+    done = subprocess.run(
+        ["/bin/sh", "-c", guard], env={"UID": user}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (status, status)
 
 
 @pytest.mark.parametrize("target", PROGRAMS)

@@ -1,5 +1,6 @@
 """Each service's command, environment and health check, run as they stand in the compose file."""
 
+import re
 import signal
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 
 from tests.deploy.stack import PASSWORD, Stack
 from tests.desk import PATIENCE_SECONDS, THRESHOLD, Row, wait_for
+from tests.scraping import scrape
 from training.run_state import Order, RunFolder, RunState, Turn
 
 #: The name of its library, which a client may tell and older brokers do not take.
@@ -65,6 +67,8 @@ def test_the_services_together_answer_a_job(stack: Stack, undisturbed: list[Row]
     worker = stack.start("worker")
     wait_for(lambda: " ready." in stack.log("worker").read_text(), "the worker has processes")
     wait_for(lambda: stack.check("worker"), "the worker is well")
+    (port,) = re.findall(r"metrics-served .*port=(\d+)", stack.log("worker").read_text())
+    assert scrape(int(port))("broker_up") == 1
     ran = stack.run(
         "producer", "submit", "in.parquet", "--out", "out.parquet", "--bundle", stack.desk.bundle,
         "--null-threshold", THRESHOLD, "--batch-rows", 4,

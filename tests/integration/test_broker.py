@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.desk import Row, wait_for
+from tests.desk import ROWS, Row, wait_for
 from tests.fleet import FleetDesk
 from tests.redis_server import RedisServer
 from tests.tls_relay import CA, tls_relay
@@ -120,8 +120,8 @@ def test_a_user_who_may_too_little_is_told_so_before_any_work(fleet: FleetDesk) 
     assert not fleet.desk.jobs.exists()
 
 
-def test_a_replica_is_refused_by_name(
-    fleet: FleetDesk, tcp_server: RedisServer, tmp_path: Path
+def test_a_replica_is_refused_by_name_until_it_is_the_master(
+    fleet: FleetDesk, tcp_server: RedisServer, undisturbed: list[Row]
 ) -> None:
     with TemporaryDirectory(prefix="spanmill-") as folder:
         replica = RedisServer(Path(folder), "--replicaof", "127.0.0.1", str(tcp_server.port))
@@ -134,7 +134,34 @@ def test_a_replica_is_refused_by_name(
         assert "is a read-only replica: use its master's address" in ran.complaint()
         with pytest.raises(WorldError, match="read-only replica"):
             Ledger(replica.broker).commit("mill-1", 0, 1, 0)
+        fleet.launch_worker("--broker", replica.url)
+        wait_for(lambda: "replica: use its master's address; the worker" in fleet.log(), "it waits")
+        replica.client.replicaof("NO", "ONE")  # the master has died
+        assert fleet.submit("--broker", replica.url).status == 0
+        assert fleet.desk.answers() == undisturbed
         replica.stop()
+
+
+def test_a_password_that_changes_meanwhile_ends_worker_and_producer_and_loses_nothing(
+    fleet: FleetDesk, undisturbed: list[Row]
+) -> None:
+    submitted = fleet.start("--queue", "urgent")
+    wait_for(lambda: (one := fleet.counts()) and one.in_flight == ROWS // 4, "all is in flight")
+    pid = fleet.start_worker("--queue", "other")
+    client = fleet.server.client
+    client.acl_setuser("default", enabled=True, reset_passwords=True, passwords=["+other"])
+    client.client_kill_filter(skipme=True)  # who comes back has to sign in
+    ran = submitted.finish()
+    assert ran.status == 1
+    assert "refuses this user or password: put the right ones into the URL, then" in ran.err
+    assert f"`spanmill resume {fleet.desk.job()} " in ran.err
+    assert fleet.end_worker(pid) == 2
+    assert "refuses this user or password" in fleet.log()
+    url = f"unix://:other@{fleet.server.socket}"
+    fleet.reopen(url)
+    fleet.start_worker("--broker", url, "--queue", "urgent")
+    assert fleet.run("resume", "--broker", url).status == 0
+    assert fleet.desk.answers() == undisturbed
 
 
 def test_a_worker_waits_for_a_broker_that_is_not_there_yet(

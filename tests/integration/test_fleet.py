@@ -89,7 +89,7 @@ def test_a_job_without_workers_waits_and_says_so(fleet: FleetDesk, undisturbed: 
     submitted = fleet.start()
     wait_for(lambda: (one := fleet.counts()) and one.in_flight == ROWS // 4, "all is in flight")
     reason = fleet.run("status", "--json").json()["reason"]
-    assert "no worker reads the queue default" in reason
+    assert "no worker reads the queue default: run `spanmill worker --queue default`" in reason
     fleet.start_worker()
     ran = submitted.finish()
     assert ran.status == 0
@@ -161,13 +161,15 @@ def test_a_job_has_one_producer(fleet: FleetDesk, undisturbed: list[Row]) -> Non
 
 
 def test_batches_wait_for_a_worker_that_reads_their_version(
-    fleet: FleetDesk, undisturbed: list[Row]
+    fleet: FleetDesk, undisturbed: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fleet.start_worker(program=("-m", "tests.future_worker"))
+    for version in (0, 2):
+        monkeypatch.setenv("OTHER_WIRE_VERSION", str(version))
+        fleet.start_worker(program=("-m", "tests.future_worker"))
     submitted = fleet.start()
     wait_for(lambda: (one := fleet.counts()) and one.in_flight == ROWS // 4, "all is in flight")
     reason = fleet.run("status", "--json").json()["reason"]
-    assert "read version 2 of its messages, and these have 1: install this release" in reason
+    assert "read version 0, 2 of its messages, and these have 1: install this release" in reason
     fleet.start_worker()
     ran = submitted.finish()
     assert ran.status == 0, ran.err
@@ -195,6 +197,38 @@ def test_a_worker_that_is_told_to_stop_ends_its_batch_first(
     assert fleet.desk.answers()[1:] == undisturbed[1:]
     stats = pq.read_table(fleet.desk.jobs / fleet.desk.job() / "stats.parquet")
     assert stats.column("attempt").to_pylist() == [1] * (ROWS // 4)
+
+
+def test_workers_come_and_go_while_a_job_runs(fleet: FleetDesk) -> None:
+    rows = make_rows(ROWS)
+    gates = {row: fleet.desk.folder / f"gate-{row}" for row in (6, 40)}  # of batches 1 and 10
+    for row, gate in gates.items():
+        rows[row]["context"] += f" <<gate@score:{gate}>>"
+    fleet.desk.write(rows)
+    ran = fleet.desk.answer("--out", "quiet.parquet", "--jobs-root", "quiet-jobs")
+    assert ran.status == 0, ran.err
+    first = fleet.start_worker(program=PERILOUS)
+    submitted = fleet.start()
+    wait_for(Path(f"{gates[6]}.reached").exists, "the first is busy with batch 1")
+    fleet.start_worker(program=PERILOUS)
+    wait_for(Path(f"{gates[40]}.reached").exists, "the second is busy with batch 10")
+    os.kill(first, signal.SIGTERM)
+    wait_for(lambda: "Soft Shutdown" in fleet.log(), "the first is stopping")
+    gates[6].touch()
+    assert fleet.end_worker(first) == 0
+    assert not submitted.out.read_text()
+    gates[40].touch()
+    ran = submitted.finish()
+    assert ran.status == 0, ran.err
+    assert fleet.desk.answers() == fleet.desk.answers("quiet.parquet")
+    stats = pq.read_table(fleet.desk.jobs / fleet.desk.job() / "stats.parquet").to_pylist()
+    assert [one["attempt"] for one in stats] == [1] * (ROWS // 4)
+    by = {pid: [one["batch"] for one in stats if one["pid"] == pid] for pid in pids(stats)}
+    assert sorted(by.values()) == [[0, 1], list(range(2, 12))]
+
+
+def pids(stats: list[Row]) -> set[int]:
+    return {one["pid"] for one in stats}
 
 
 def test_an_interrupted_job_goes_on_with_resume(fleet: FleetDesk, undisturbed: list[Row]) -> None:

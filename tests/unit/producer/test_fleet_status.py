@@ -37,12 +37,15 @@ def test_workers_of_another_version_are_named(version: int) -> None:
     said = say_lonely(COUNTS, [card(f"spanmill-default-v{version}")])
     assert said is not None
     assert f"read version {version} of its messages, and these have 1" in said
+    assert said.endswith("run `spanmill worker --queue default")
 
 
-def test_a_queue_without_workers_is_named() -> None:
-    said = say_lonely(COUNTS, [card("spanmill-other-v1")])
+def test_a_queue_without_workers_is_named_with_the_command_that_helps() -> None:
+    waiting = replace(COUNTS, queue="spanmill-urgent-v1")
+    said = say_lonely(waiting, [card(QUEUE)])
     assert said is not None
-    assert said.startswith("2 batches wait, and no worker reads the queue default: ")
+    assert said.startswith("2 batches wait, and no worker reads the queue urgent: ")
+    assert said.endswith("run `spanmill worker --queue urgent")
 
 
 def test_a_job_that_nobody_waits_for_runs_as_long_as_it_is_in_flight() -> None:
