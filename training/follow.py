@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from training.calibrate import refuse_uncalibratable
+from training.preflight import refuse_unfit
 from training.recipe import Pack
 from training.recipe_file import Written
 from training.steps import take_step
@@ -43,6 +44,7 @@ def follow(written: Written, place: Place, say: Say) -> Path:
         write_whole(place.out / "recipe.toml", written.text.rstrip("\n"))
         if any(isinstance(written.recipe.steps[name], Pack) for name in workspace.unfinished):
             refuse_uncalibratable(workspace.rows.held_out)  # not only after hours of training
+        refuse_unfit(workspace)
         for name in written.recipe.steps:
             if name not in workspace.needed:
                 say(f"{name}: no step that is taken stands on it")

@@ -10,6 +10,7 @@ from training.card import Encoder
 from training.lesson import Weights
 from training.quantize import Mode
 from training.schedule import Schedule
+from training.wordnet import Part
 from worker.contracts.errors import UsageError
 from worker.contracts.family import WindowSizes
 
@@ -27,23 +28,65 @@ class FileTable(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
 
 
-class Augmented(msgspec.Struct, frozen=True, kw_only=True):
-    """Unanswerable rows, made from answerable ones by a way of ``training.augment``."""
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """So many unanswerable rows, made from answerable ones by a way of ``training.augment``."""
 
     how: Literal["nearest", "entities", "numbers", "negations"]
+    rows: Count
+    seed: int = 0
+
+
+class Augmented(msgspec.Struct, frozen=True, kw_only=True, tag_field="how"):
+    """So many rows, made from others; the subclass says how."""
+
     of: Names
     rows: Count
     seed: int = 0
 
 
+class Nearest(Augmented, frozen=True, kw_only=True, tag="nearest"):
+    """Unanswerable: put to the most similar passage that lacks the answer."""
+
+
+class Entities(Augmented, frozen=True, kw_only=True, tag="entities"):
+    """Unanswerable: a name of the question is another one."""
+
+
+class Numbers(Augmented, frozen=True, kw_only=True, tag="numbers"):
+    """Unanswerable: a number of the question is another one."""
+
+
+class Negations(Augmented, frozen=True, kw_only=True, tag="negations"):
+    """Unanswerable: the question is negated, or no longer so."""
+
+
+class Paraphrased(Augmented, frozen=True, kw_only=True, tag="paraphrase"):
+    """As answerable as before, the passage in other words; fields as in ``training.paraphrase``.
+
+    ``wordnet`` is the folder of WordNet's files; None finds what is installed.
+    """
+
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.3
+    parts: Annotated[tuple[Part, ...], msgspec.Meta(min_length=1)] = tuple(Part)
+    senses: Count = 1
+    wordnet: str | None = None
+
+
+Augmentation = Nearest | Entities | Numbers | Negations | Paraphrased
+
+
 class HeldOutTable(msgspec.Struct, frozen=True, kw_only=True):
-    """A share of these files' passages: calibrates, and so many of its rows choose checkpoints."""
+    """A share of these files' passages: calibrates, and so many of its rows choose checkpoints.
+
+    ``unanswerable`` rows are made from it, for files that have none.
+    """
 
     files: Names
     share: Annotated[float, msgspec.Meta(gt=0, lt=1)]
     seed: int = 13
     judge_rows: Count | None = None
     judge_seed: int = 0
+    unanswerable: Made | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +167,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     card: Words
     encoder: Encoder | None = None
     windows: WindowSizes = WindowSizes()
-    augment: dict[str, Augmented] = {}
+    augment: dict[str, Augmentation] = {}
     mixtures: dict[str, Names] = {}
     reports: dict[str, Report] = {}
 
@@ -183,4 +226,16 @@ def list_files(recipe: Recipe, names: Sequence[str]) -> list[str]:
             found |= dict.fromkeys(list_files(recipe, recipe.mixtures[name]))
         else:
             found |= dict.fromkeys(list_files(recipe, recipe.augment[name].of))
+    return list(found)
+
+
+def list_paraphrases(recipe: Recipe, names: Sequence[str]) -> list[str]:
+    """Return which tables of ``augment`` behind names of rows need WordNet, each once."""
+    found: dict[str, None] = {}
+    for name in names:
+        made = recipe.augment.get(name)
+        if isinstance(made, Paraphrased):
+            found[name] = None
+        below = recipe.mixtures.get(name, ()) if made is None else made.of
+        found |= dict.fromkeys(list_paraphrases(recipe, below))
     return list(found)

@@ -11,7 +11,17 @@ from training.augment import (
     swap_numbers,
 )
 from training.data import Labelled, load, passage_key, sample, split
-from training.recipe import FileTable, Recipe, list_files
+from training.paraphrase import Paraphraser, Wording, paraphrase_rows
+from training.recipe import (
+    Augmented,
+    FileTable,
+    Made,
+    Paraphrased,
+    Recipe,
+    list_files,
+    list_paraphrases,
+)
+from training.wordnet import WordNet, find_wordnet, prove_wordnet
 from worker.contracts.errors import InputError
 
 #: What can follow a file's name.
@@ -22,6 +32,26 @@ _WAYS: dict[str, Callable[[Sequence[Labelled], int, int], list[Labelled]]] = {
     "numbers": swap_numbers,
     "negations": swap_negations,
 }
+
+
+def make_unanswerable(made: Made | Augmented, rows: Sequence[Labelled]) -> list[Labelled]:
+    """Make unanswerable rows from the answerable ones among these."""
+    how = made.how if isinstance(made, Made) else str(type(made).__struct_config__.tag)
+    return _WAYS[how]([row for row in rows if row.answers], made.rows, made.seed)
+
+
+def open_paraphraser(table: Paraphrased) -> Paraphraser:
+    """Return what says passages in other words.
+
+    Raises:
+        UsageError: WordNet is not installed, or not where the recipe says.
+    """
+    wording = Wording(table.share, frozenset(table.parts), table.senses)
+    return Paraphraser(WordNet(_find_words(table)), wording)
+
+
+def _find_words(table: Paraphrased) -> Path:
+    return find_wordnet(None if table.wordnet is None else Path(table.wordnet))
 
 
 def find_file(folder: Path, name: str) -> Path:
@@ -65,6 +95,21 @@ class Rows:
         wanted |= dict.fromkeys(list_files(self._recipe, names))
         return {name: self._find(name, self._recipe.data[name]) for name in wanted}
 
+    def prove_words(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the digest of the WordNet behind each paraphrase among names of rows.
+
+        Raises:
+            UsageError: it is not installed, or not where the recipe says.
+        """
+        tables = {
+            name: self._recipe.augment[name] for name in list_paraphrases(self._recipe, names)
+        }
+        return {
+            f"wordnet of {name}": prove_wordnet(_find_words(table))
+            for name, table in tables.items()
+            if isinstance(table, Paraphrased)
+        }
+
     def get(self, names: Sequence[str]) -> tuple[Labelled, ...]:
         """Return the rows of these names, one after another.
 
@@ -78,7 +123,10 @@ class Rows:
         """The rows of the held-out passages."""
         given = self._recipe.held_out
         rows = [row for name in given.files for row in self._read(name)]
-        return split(rows, given.share, given.seed).held_out
+        held_out = split(rows, given.share, given.seed).held_out
+        if given.unanswerable is None:
+            return held_out
+        return (*held_out, *make_unanswerable(given.unanswerable, held_out))
 
     @property
     def judges(self) -> tuple[Labelled, ...]:
@@ -102,8 +150,11 @@ class Rows:
             return self.get(self._recipe.mixtures[name])
         if name in self._recipe.augment:
             how = self._recipe.augment[name]
-            answerable = [row for row in self.get(how.of) if row.answers]
-            return self._spare(_WAYS[how.how](answerable, how.rows, how.seed))
+            rows = self.get(how.of)
+            if isinstance(how, Paraphrased):
+                paraphraser = open_paraphraser(how)
+                return self._spare(paraphrase_rows(rows, how.rows, paraphraser, how.seed))
+            return self._spare(make_unanswerable(how, rows))
         return self._spare(self._read(name))
 
     def _spare(self, rows: Sequence[Labelled]) -> tuple[Labelled, ...]:

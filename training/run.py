@@ -131,8 +131,9 @@ class Run:
         """Score the averaged weights on held-out rows, and remember whether they are the best."""
         self._refuse_nan([float(weight.detach().sum()) for weight in self.averaged.parameters()])
         with self.accelerator.autocast():
-            scores = score_held_out(self.averaged, rows, self.encoder)
-        self.progress.note(scores.score)
+            scores = score_held_out(self.averaged, rows, self.encoder, self.schedule.language)
+        keeps_best = self.schedule.keep == "best"
+        self.progress.note(scores.score if keeps_best else float(self.progress.step))
         self.metrics.write(
             {"step": self.progress.step, "score": scores.score, "held_out": asdict(scores)}
         )

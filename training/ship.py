@@ -22,7 +22,7 @@ from training.calibrate import (
 )
 from training.card import Card, Data, Origin, Score, Size, Speed, Texts, to_plain
 from training.data import Labelled
-from training.evaluate import Graph, Read, estimate, read_rows
+from training.evaluate import Graph, Read, choose_rules, estimate, read_rows
 from training.export import check_parity, export_onnx, open_checkpoint
 from training.quantize import Gated, Mode, quantize_gated
 from worker.contracts.bundle import Bundle
@@ -85,6 +85,7 @@ def ship(
             tokenizer=checkpoint.folder / "tokenizer.json",
             family=checkpoint.family.name,
             sizes=order.sizes,
+            language=choose_rules(texts.language),
         )
         reads: dict[Path, Read] = {}
 
@@ -150,7 +151,8 @@ def read_sets(
     every = read_rows(graph, [row for rows in sets.values() for row in rows], processes)
     answers = iter(every.answers)
     return {
-        name: Read(rows, tuple(itertools.islice(answers, len(rows)))) for name, rows in sets.items()
+        name: Read(rows, tuple(itertools.islice(answers, len(rows))), graph.language)
+        for name, rows in sets.items()
     }
 
 

@@ -60,11 +60,11 @@ class Workspace:
 
     @cached_property
     def proofs(self) -> dict[str, str]:
-        """The digests of all that is read but lies elsewhere: files, encoder, bundles."""
+        """The digests of all that is read but lies elsewhere: files, WordNet, encoder, bundles."""
         files = {**self.files, **{f"report {name}": one for name, one in self.reports.items()}}
-        return {name: prove_file(path).sha256 for name, path in files.items()} | {
-            start: self._prove_outside(start) for start in self._outside
-        }
+        found = {name: prove_file(path).sha256 for name, path in files.items()}
+        found |= self.rows.prove_words(self.names)
+        return found | {start: self._prove_outside(start) for start in self._outside}
 
     @property
     def cache(self) -> Path:
