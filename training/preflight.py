@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from training.checkpoint import check_fit
-from training.distill import refuse_headless
+from training.distill import has_head, refuse_headless
 from training.imitation import plan_comparisons
 from training.layers import refuse_missing_layers
 from training.lesson import refuse_senseless_terms
@@ -25,6 +25,7 @@ from training.recipe import Distill, Pack, parse_start
 from training.steps import make_lesson
 from training.teacher import find_teacher, refuse_other_tokens, refuse_unwatchable
 from training.workspace import Workspace
+from worker.contracts.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,21 @@ def _refuse_unfit_lesson(step: Distill, origin: Origin, workspace: Workspace) ->
 
 
 def _find_origin(teacher: str, workspace: Workspace) -> Origin:
-    """Return where a teacher goes back to; a bundle teaches as it is, its layers unseen."""
+    """Return where a teacher goes back to; a bundle teaches as it is, its layers unseen.
+
+    Raises:
+        UsageError: it has no head, and no step gives it one.
+    """
     given = parse_start(teacher)
     if given.kind == "bundle":
         return Origin(workspace.find_bundle(given.name).folder, 0)
-    return trace(teacher, workspace)
+    origin = trace(teacher, workspace)
+    if given.kind != "step" and not has_head(origin.folder):
+        raise UsageError(
+            f"the teacher {origin.folder.name} has no head for question answering, so it knows no"
+            " answers: fine-tune it first, in a step of its own"
+        )
+    return origin
 
 
 def _keep_layers(step: Distill, origin: Origin) -> Origin:

@@ -10,6 +10,7 @@ from training.card import Encoder
 from training.lesson import Weights
 from training.quantize import Mode
 from training.schedule import Schedule
+from training.unknown import guess
 from training.wordnet import Part
 from worker.contracts.errors import UsageError
 from worker.contracts.family import WindowSizes
@@ -206,9 +207,15 @@ def list_names(step: Step) -> list[str]:
     return []
 
 
-def list_needed(recipe: Recipe) -> list[str]:
-    """Return the steps that the last one needs, and it, in their order."""
-    needed = {list(recipe.steps)[-1]}
+def list_needed(recipe: Recipe, last: str | None = None) -> list[str]:
+    """Return the steps that the last one (the recipe's, by default) needs, and it, in their order.
+
+    Raises:
+        UsageError: there is no such step.
+    """
+    if last is not None and last not in recipe.steps:
+        raise UsageError(f"the recipe has no step {guess(last, recipe.steps)}: name one of its own")
+    needed = {list(recipe.steps)[-1] if last is None else last}
     for name in reversed(recipe.steps):
         if name in needed:
             sources = list_sources(recipe.steps[name])
