@@ -171,7 +171,10 @@ def test_a_recipe_learns_and_ends_in_a_bundle_that_answers(
     best = read.answers[0].best
     assert best is not None
     assert best.text in context
-    assert bundle.manifest.language == read_recipe(name).recipe.card.language == read.language
+    language = read_recipe(name).recipe.card.language
+    assert bundle.manifest.language == read.language == language
+    steered = json.loads((tmp_path / "out" / shrunk.steps[0] / "best/progress.json").read_text())
+    assert steered["settings"]["language"] == language
     _check_card(name, bundle)
 
 
@@ -228,6 +231,7 @@ def test_an_inverted_bottleneck_teaches_feature_maps_and_attention(
         "steps.transfer.start=encoder",
         "steps.transfer.new_head=true",
         "steps.transfer.layers=[1,2,3,4]",
+        "steps.transfer.schedule.checkpoint_every_steps=3",
         "steps.bundle.start=step:transfer",
     ]
     _follow("mobilebert-squad2", tiny, home, tmp_path / "out", *settings)

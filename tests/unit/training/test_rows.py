@@ -78,6 +78,21 @@ def test_made_rows_have_no_answer_and_are_as_many_as_asked_for(folder: Path) -> 
     assert not any(row.answers for row in swapped)
 
 
+def test_held_out_rows_without_an_answer_are_made_from_the_others(folder: Path) -> None:
+    held_out = {
+        "files": ["towns"], "share": 0.3, "seed": 5,
+        "unanswerable": {"how": "numbers", "rows": 4, "seed": 2},
+    }  # fmt: skip
+    plain = Rows(_recipe(), folder).held_out
+    rows = Rows(_recipe(held_out=held_out), folder)
+    made = rows.held_out[len(plain) :]
+    assert rows.held_out[: len(plain)] == plain
+    assert len(made) == 4
+    assert not any(row.answers for row in made)
+    assert {row.context for row in made} <= {row.context for row in plain}
+    assert rows.get(["all"]) == Rows(_recipe(), folder).get(["all"])
+
+
 def test_judges_are_some_of_the_held_out_rows(folder: Path) -> None:
     rows = Rows(_recipe(), folder)
     assert len(rows.judges) == 6
