@@ -55,13 +55,14 @@ def _find_words(table: Paraphrased) -> Path:
 
 
 def find_file(folder: Path, name: str) -> Path:
-    """Return the file of that name, without its suffixes, in a folder or a folder in it.
+    """Return the file of that name, with or without its suffix, in a folder or a folder in it.
 
     Raises:
         InputError: there is none, or more than one.
     """
     places = [folder, *sorted(one for one in folder.glob("*") if one.is_dir())]
-    found = [place / f"{name}{suffix}" for place in places for suffix in SUFFIXES]
+    endings = ("",) if name.endswith(SUFFIXES) else SUFFIXES
+    found = [place / f"{name}{ending}" for place in places for ending in endings]
     found = [path for path in found if path.is_file()]
     if not found:
         raise InputError(
@@ -70,7 +71,8 @@ def find_file(folder: Path, name: str) -> Path:
         )
     if len(found) > 1:
         raise InputError(
-            f"{found[0]} and {found[1]} have one name: name a file of the recipe by its folder too"
+            f"{found[0]} and {found[1]} have one name: name a file of the recipe by its folder or"
+            " suffix too"
         )
     return found[0]
 

@@ -124,6 +124,7 @@ def test_two_files_of_one_name_are_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="have one name"):
         find_file(folder, "towns")
     assert find_file(folder, "train/towns") == folder / "train" / "towns.jsonl"
+    assert find_file(folder, "towns.parquet") == folder / "towns.parquet"
 
 
 def test_a_file_without_a_usable_row_is_refused(folder: Path) -> None:
