@@ -131,7 +131,8 @@ def list_versions() -> dict[str, str]:
 def _describe(
     folder: Path, described: Description, sample: Sequence[tuple[str, str]]
 ) -> BundleManifest:
-    graph = Graph(folder / MODEL, folder / TOKENIZER, described.family, described.sizes)
+    model, tokenizer, sizes = folder / MODEL, folder / TOKENIZER, described.sizes
+    graph = Graph(model, tokenizer, described.family, sizes, described.language)
     reader = open_graph(graph, described.calibration, ReadingOptions(described.null_threshold))
     return BundleManifest(
         format=FORMAT,

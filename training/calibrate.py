@@ -1,7 +1,7 @@
 """The null threshold and the confidence of a bundle, fitted on held-out rows after quantization."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +105,7 @@ def find_threshold(read: Read) -> tuple[float, float]:
     lies below all null odds of these rows.
     """
     scored = to_scored(read, None)
-    best, threshold = sweep(scored, score_f1)
+    best, threshold = sweep(scored, score_f1, read.language)
     silence = 100.0 * sum(1 for one in scored if not one.golds) / len(scored)
     if best <= silence:
         return best, min(one.null_odds for one in scored) - 1.0
@@ -125,7 +125,9 @@ def fit_calibration(read: Read) -> Calibration:
     margin = np.array(
         [max_margin if one.margin is None else min(one.margin, max_margin) for _, one in kept]
     )
-    right = np.array([bool(one.golds) and _is_exact(one.golds, one.best) for one, _ in kept])
+    right = np.array(
+        [bool(one.golds) and _is_exact(one.golds, one.best, read.language) for one, _ in kept]
+    )
     empty = np.array([not one.golds for one, _ in kept])
     both = np.stack([odds, margin], axis=1)
     return Calibration(
@@ -193,7 +195,8 @@ def judge_all(
         if verdict.status is Status.UNANSWERABLE:
             right = not golds
         else:
-            right = bool(golds) and answer.best is not None and _is_exact(golds, answer.best.text)
+            best = None if answer.best is None or not golds else answer.best.text
+            right = best is not None and _is_exact(golds, best, read.language)
         found.append((1.0 if verdict.confidence is None else verdict.confidence, right))
     return found
 
@@ -215,8 +218,8 @@ def measure_honesty(confidences: Sequence[float], right: Sequence[bool]) -> Hone
     return Honesty(len(said), float(was.mean()), float(said.mean()), error, bins, curve)
 
 
-def _is_exact(golds: tuple[str, ...], text: str) -> bool:
-    return score_best(score_exact, golds, text) == 1.0
+def _is_exact(golds: tuple[str, ...], text: str, language: str) -> bool:
+    return score_best(score_exact, golds, text, language) == 1.0
 
 
 def _choose(read: Read, members: Sequence[bool]) -> Read:
@@ -225,4 +228,6 @@ def _choose(read: Read, members: Sequence[bool]) -> Read:
         for pair, member in zip(zip(read.rows, read.answers, strict=True), members, strict=True)
         if member
     ]
-    return Read(tuple(row for row, _ in pairs), tuple(answer for _, answer in pairs))
+    return replace(
+        read, rows=tuple(row for row, _ in pairs), answers=tuple(answer for _, answer in pairs)
+    )

@@ -7,6 +7,7 @@ import click
 #: By name: "module:attribute", and a line for the help, so that it imports no torch.
 COMMANDS = {
     "run": ("training.commands.run:run", "Follow a recipe, from its rows to its bundle."),
+    "sweep": ("training.commands.sweep:sweep", "Follow a recipe over a grid of its values."),
     "submit": ("training.commands.submit:submit", "Have workers follow it, as Celery tasks."),
     "worker": ("training.commands.worker:worker", "Take the steps of submitted runs."),
     "status": ("training.commands.runs:status", "Say how a run stands, and how far it is."),

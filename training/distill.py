@@ -81,16 +81,25 @@ def prepare_student(student: Student, out: Path, seed: int) -> Path:
         UsageError: it cannot be used, or has no head although it should.
     """
     source = find_checkpoint(student.checkpoint)
-    if not student.new_head and not _has_head(source):
-        raise UsageError(
-            f"the student {student.checkpoint} has no head for question answering: fine-tune it"
-            " first, or say that it gets a new head"
-        )
+    refuse_headless(student, source)
     if student.layers is None:
         return source
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     return take_layers(source, student.layers, out / "student")
+
+
+def refuse_headless(student: Student, source: Path) -> None:
+    """Refuse a student whose head would be made anew without having been asked for.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if not student.new_head and not has_head(source):
+        raise UsageError(
+            f"the student {student.checkpoint} has no head for question answering: fine-tune it"
+            " first, or say that it gets a new head"
+        )
 
 
 def plan_materials(
@@ -145,7 +154,8 @@ def _pad_logits(logits: Sequence[NDArray[np.float16]], tokens: int) -> torch.Ten
     return torch.from_numpy(padded)
 
 
-def _has_head(checkpoint: Path) -> bool:
+def has_head(checkpoint: Path) -> bool:
+    """Say whether a checkpoint has a head for question answering."""
     for file in checkpoint.glob("*.safetensors"):
         with safe_open(file, framework="pt") as tensors:
             if "qa_outputs.weight" in tensors.keys():  # noqa: SIM118  it is no dictionary

@@ -16,7 +16,14 @@ from worker.contracts.verdict import Calibration, Logistic
 from worker.opening import Graph, open_graph
 from worker.orphan import die_with
 from worker.reading.sample import read_all
-from worker.reading.scores import ENGLISH, Scored, score_best, score_exact, score_f1
+from worker.reading.scores import (
+    ENGLISH,
+    LANGUAGES,
+    Scored,
+    score_best,
+    score_exact,
+    score_f1,
+)
 
 RESAMPLES = 1_000
 #: Confidence is not looked at here: before calibration there is none.
@@ -34,10 +41,16 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Rows with the answers that a graph gave when it always answered."""
+    """Rows with the answers that a graph gave when it always answered, and their language."""
 
     rows: tuple[Labelled, ...]
     answers: tuple[Answer, ...]
+    language: str = ENGLISH
+
+
+def choose_rules(language: str) -> str:
+    """Return the language by whose rules answers in this one are compared."""
+    return language if language in LANGUAGES else ENGLISH
 
 
 def read_rows(graph: Graph, rows: Sequence[Labelled], processes: int) -> Read:
@@ -49,7 +62,8 @@ def read_rows(graph: Graph, rows: Sequence[Labelled], processes: int) -> Read:
     for row in rows:
         first.setdefault((row.question, row.context), row)
     found = dict(zip(first, _read_parts(graph, tuple(first.values()), processes), strict=True))
-    return Read(tuple(rows), tuple(found[row.question, row.context] for row in rows))
+    answers = tuple(found[row.question, row.context] for row in rows)
+    return Read(tuple(rows), answers, choose_rules(graph.language))
 
 
 def to_scored(read: Read, threshold: float | None) -> list[Scored]:
@@ -58,13 +72,14 @@ def to_scored(read: Read, threshold: float | None) -> list[Scored]:
 
 
 def estimate(
-    read: Read, threshold: float | None, seed: int = 13, language: str = ENGLISH
+    read: Read, threshold: float | None, seed: int = 13, language: str | None = None
 ) -> tuple[Estimate, Estimate]:
-    """Return exact match and F1 with their intervals.
+    """Return exact match and F1 with their intervals, by the rules of a language or the read's own.
 
     Passages are drawn, not rows: questions on one passage fail together. Source: Efron 1979.
     """
-    exact, f1 = score_rows(to_scored(read, threshold), language)
+    rules = read.language if language is None else language
+    exact, f1 = score_rows(to_scored(read, threshold), rules)
     groups = number_passages(read.rows)
     return bootstrap(exact, groups, seed), bootstrap(f1, groups, seed)
 

@@ -15,6 +15,7 @@ import msgspec
 from training.calibrate import refuse_uncalibratable
 from training.fence import Fence, StoppedError, sweep, take_fence
 from training.holds import Holder, describe_hold, name_self
+from training.preflight import refuse_unfit
 from training.recipe import Pack
 from training.recipe_file import Written
 from training.run_state import Order, RunFolder, Turn, ask_for, write_whole
@@ -84,6 +85,7 @@ def begin(
     write_whole(place.out / "recipe.toml", written.text.rstrip("\n"))
     if any(isinstance(written.recipe.steps[name], Pack) for name in workspace.unfinished):
         refuse_uncalibratable(workspace.rows.held_out)  # not only after hours of training
+    refuse_unfit(workspace)
     run = RunFolder(place.out)
     run.put_order(
         Order(

@@ -122,12 +122,7 @@ def take_layers(source: Path, layers: Sequence[int], folder: Path) -> Path:
     """
     model, _ = open_model(source, dropout=0.0, attention="eager")
     stack = list_layers(model)
-    rising = all(one < other for one, other in pairwise(layers))
-    if not layers or not rising or not 1 <= layers[0] <= layers[-1] <= len(stack):
-        raise UsageError(
-            f"the layers {list(layers)} cannot be taken from {source.name}, which has"
-            f" {len(stack)}: name layers from 1 to {len(stack)} in ascending order"
-        )
+    refuse_missing_layers(source.name, len(stack), layers)
     for layer in reversed(range(1, len(stack) + 1)):
         if layer not in layers:
             del stack[layer - 1]
@@ -139,6 +134,20 @@ def take_layers(source: Path, layers: Sequence[int], folder: Path) -> Path:
     with writing():
         shutil.rmtree(folder, ignore_errors=True)
         return draft.rename(folder)
+
+
+def refuse_missing_layers(name: str, depth: int, layers: Sequence[int]) -> None:
+    """Refuse to take layers of a model that it has not, or in another order.
+
+    Raises:
+        UsageError: one is not there, or not after the one before it.
+    """
+    rising = all(one < other for one, other in pairwise(layers))
+    if not layers or not rising or not 1 <= layers[0] <= layers[-1] <= depth:
+        raise UsageError(
+            f"the layers {list(layers)} cannot be taken from {name}, which has {depth}: name layers"
+            f" from 1 to {depth} in ascending order"
+        )
 
 
 @contextmanager

@@ -115,6 +115,19 @@ def refuse_senseless(lesson: Lesson, materials: Sequence[Material]) -> None:
         UsageError: a weight, the temperature or the teachers make no sense.
         InputError: there is nothing to read, or no answer although answers count.
     """
+    refuse_senseless_terms(lesson)
+    if not any(one.epochs > 0 and (one.rows or one.pairs) for one in materials):
+        raise InputError("there is nothing to read: give rows or pairs of question and passage")
+    if lesson.weights.hard:
+        refuse_unlearnable([row for one in materials for row in one.rows])
+
+
+def refuse_senseless_terms(lesson: Lesson) -> None:
+    """Refuse a lesson from which nothing can be learned, whatever there is to read.
+
+    Raises:
+        UsageError: a weight, the temperature or the teachers make no sense.
+    """
     weights = asdict(lesson.weights)
     wrong = [name for name, weight in weights.items() if not 0 <= weight < math.inf]
     if wrong:
@@ -127,7 +140,3 @@ def refuse_senseless(lesson: Lesson, materials: Sequence[Material]) -> None:
         raise UsageError("the lesson names no teacher: give a checkpoint or a bundle")
     if not 0 < lesson.temperature < math.inf:
         raise UsageError(f"the temperature is {lesson.temperature}: give a number above 0")
-    if not any(one.epochs > 0 and (one.rows or one.pairs) for one in materials):
-        raise InputError("there is nothing to read: give rows or pairs of question and passage")
-    if weights["hard"]:
-        refuse_unlearnable([row for one in materials for row in one.rows])

@@ -17,7 +17,7 @@ from worker.contracts.options import ForwardPolicy, ReadingOptions
 from worker.contracts.records import Answer, Example
 from worker.contracts.verdict import Calibration, Logistic
 from worker.reading.reader import ForwardBatch, Reader
-from worker.reading.scores import Evaluation, Scored, evaluate
+from worker.reading.scores import ENGLISH, Evaluation, Scored, evaluate
 from worker.reading.windows import Encoder
 
 PADDING_LOGIT = -1e4
@@ -118,14 +118,19 @@ def read_rows(model: torch.nn.Module, rows: Sequence[Labelled], encoder: Encoder
     return answers
 
 
-def score_answers(rows: Sequence[Labelled], answers: Sequence[Answer]) -> Evaluation:
+def score_answers(
+    rows: Sequence[Labelled], answers: Sequence[Answer], language: str = ENGLISH
+) -> Evaluation:
     """Score answers, given always, by the official rules."""
-    return evaluate([_pair(row, answer) for row, answer in zip(rows, answers, strict=True)])
+    pairs = zip(rows, answers, strict=True)
+    return evaluate([_pair(row, answer) for row, answer in pairs], language)
 
 
-def score_held_out(model: torch.nn.Module, rows: Sequence[Labelled], encoder: Encoder) -> HeldOut:
+def score_held_out(
+    model: torch.nn.Module, rows: Sequence[Labelled], encoder: Encoder, language: str = ENGLISH
+) -> HeldOut:
     """Read rows and keep the scores by which a run is steered."""
-    scores = score_answers(rows, read_rows(model, rows, encoder))
+    scores = score_answers(rows, read_rows(model, rows, encoder), language)
     answerable = scores.has_answer
     return HeldOut(
         best_exact=scores.best.exact,

@@ -14,6 +14,8 @@ def describe_origin(step: Pack, workspace: Workspace) -> Origin:
     """Say how to make the bundle again."""
     recipe, written = workspace.recipe, workspace.written
     share, files = recipe.held_out.share, recipe.held_out.files
+    made = recipe.held_out.unanswerable
+    added = "" if made is None else f" (some made unanswerable of the others: {made.how})"
     steps = [workspace.find_done(name) for name in workspace.needed]
     return Origin(
         recipe=written.text,
@@ -23,7 +25,7 @@ def describe_origin(step: Pack, workspace: Workspace) -> Origin:
         encoder_sha256=find_encoder_proof(workspace),
         checkpoint_sha256=workspace.prove_start(step.start),
         held_out=f"{share:g} of the passages of {len(files)} files:"
-        f" {len(workspace.rows.held_out)} rows, none of whose passages was trained on",
+        f" {len(workspace.rows.held_out)} rows{added}, none of whose passages was trained on",
         settings=written.settings,
         steps=tuple(one for one in steps if one is not None),
     )
@@ -60,6 +62,8 @@ def list_seeds(workspace: Workspace) -> dict[str, int]:
     seeds = {"held-out split": recipe.held_out.seed}
     if recipe.held_out.judge_rows is not None:
         seeds["judges"] = recipe.held_out.judge_seed
+    if recipe.held_out.unanswerable is not None:
+        seeds["held-out unanswerable"] = recipe.held_out.unanswerable.seed
     drawn = {name: recipe.data[name] for name in workspace.files}
     seeds |= {name: table.seed for name, table in drawn.items() if table.rows is not None}
     seeds |= {name: one.seed for name, one in recipe.augment.items()}
@@ -82,6 +86,8 @@ def describe_rows(workspace: Workspace) -> tuple[Data, ...]:
         if name in recipe.held_out.files:
             used.append("held-out passages for calibration")
         found.append(_prove(path, ", and ".join(used), table.licence))
+    for what, sha256 in workspace.rows.prove_words(workspace.names).items():
+        found.append(Data("WordNet", f"synonyms ({what})", sha256, "WordNet licence (Princeton)"))
     for report, path in workspace.reports.items():
         licence = recipe.reports[report].licence
         found.append(_prove(path, f"scores only ({report})", licence))

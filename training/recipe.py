@@ -10,6 +10,8 @@ from training.card import Encoder
 from training.lesson import Weights
 from training.quantize import Mode
 from training.schedule import Schedule
+from training.unknown import guess
+from training.wordnet import Part
 from worker.contracts.errors import UsageError
 from worker.contracts.family import WindowSizes
 
@@ -27,18 +29,61 @@ class FileTable(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
 
 
-class Augmented(msgspec.Struct, frozen=True, kw_only=True):
-    """Unanswerable rows, made from answerable ones by a way of ``training.augment``.
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """So many unanswerable rows, made from answerable ones by a way of ``training.augment``."""
+
+    how: Literal["nearest", "entities", "numbers", "negations"]
+    rows: Count
+    seed: int = 0
+
+
+class Augmented(msgspec.Struct, frozen=True, kw_only=True, tag_field="how"):
+    """So many rows, made from others; the subclass says how."""
+
+    of: Names
+    rows: Count
+    seed: int = 0
+
+
+class Unanswerable(Augmented, frozen=True, kw_only=True):
+    """Rows without an answer, made from rows with one.
 
     ``unasked`` takes only passages that no unanswerable row of the same names asks about: else a
     model learns which topics have answers, and not whether a passage has one.
     """
 
-    how: Literal["nearest", "entities", "numbers", "negations"]
-    of: Names
-    rows: Count
-    seed: int = 0
     unasked: bool = False
+
+
+class Nearest(Unanswerable, frozen=True, kw_only=True, tag="nearest"):
+    """Unanswerable: put to the most similar passage that lacks the answer."""
+
+
+class Entities(Unanswerable, frozen=True, kw_only=True, tag="entities"):
+    """Unanswerable: a name of the question is another one."""
+
+
+class Numbers(Unanswerable, frozen=True, kw_only=True, tag="numbers"):
+    """Unanswerable: a number of the question is another one."""
+
+
+class Negations(Unanswerable, frozen=True, kw_only=True, tag="negations"):
+    """Unanswerable: the question is negated, or no longer so."""
+
+
+class Paraphrased(Augmented, frozen=True, kw_only=True, tag="paraphrase"):
+    """As answerable as before, the passage in other words; fields as in ``training.paraphrase``.
+
+    ``wordnet`` is the folder of WordNet's files; None finds what is installed.
+    """
+
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.3
+    parts: Annotated[tuple[Part, ...], msgspec.Meta(min_length=1)] = tuple(Part)
+    senses: Count = 1
+    wordnet: str | None = None
+
+
+Augmentation = Nearest | Entities | Numbers | Negations | Paraphrased
 
 
 class HeldOutTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +91,7 @@ class HeldOutTable(msgspec.Struct, frozen=True, kw_only=True):
 
     With ``even`` only those count that have rows of both kinds, and as many rows of either kind, so
     that a passage's topic tells nothing about its questions; the rest is held out all the same.
+    ``unanswerable`` rows are made from it, for files that have none.
     """
 
     files: Names
@@ -54,6 +100,7 @@ class HeldOutTable(msgspec.Struct, frozen=True, kw_only=True):
     even: bool = False
     judge_rows: Count | None = None
     judge_seed: int = 0
+    unanswerable: Made | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +181,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     card: Words
     encoder: Encoder | None = None
     windows: WindowSizes = WindowSizes()
-    augment: dict[str, Augmented] = {}
+    augment: dict[str, Augmentation] = {}
     mixtures: dict[str, Names] = {}
     reports: dict[str, Report] = {}
 
@@ -173,9 +220,15 @@ def list_names(step: Step) -> list[str]:
     return []
 
 
-def list_needed(recipe: Recipe) -> list[str]:
-    """Return the steps that the last one needs, and it, in their order."""
-    needed = {list(recipe.steps)[-1]}
+def list_needed(recipe: Recipe, last: str | None = None) -> list[str]:
+    """Return the steps that the last one (the recipe's, by default) needs, and it, in their order.
+
+    Raises:
+        UsageError: there is no such step.
+    """
+    if last is not None and last not in recipe.steps:
+        raise UsageError(f"the recipe has no step {guess(last, recipe.steps)}: name one of its own")
+    needed = {list(recipe.steps)[-1] if last is None else last}
     for name in reversed(recipe.steps):
         if name in needed:
             sources = list_sources(recipe.steps[name])
@@ -193,4 +246,16 @@ def list_files(recipe: Recipe, names: Sequence[str]) -> list[str]:
             found |= dict.fromkeys(list_files(recipe, recipe.mixtures[name]))
         else:
             found |= dict.fromkeys(list_files(recipe, recipe.augment[name].of))
+    return list(found)
+
+
+def list_paraphrases(recipe: Recipe, names: Sequence[str]) -> list[str]:
+    """Return which tables of ``augment`` behind names of rows need WordNet, each once."""
+    found: dict[str, None] = {}
+    for name in names:
+        made = recipe.augment.get(name)
+        if isinstance(made, Paraphrased):
+            found[name] = None
+        below = recipe.mixtures.get(name, ()) if made is None else made.of
+        found |= dict.fromkeys(list_paraphrases(recipe, below))
     return list(found)

@@ -14,6 +14,7 @@ import msgspec
 from training.recipe import Names, Pack, Recipe, list_names, list_sources
 from training.unknown import find_unknown, guess
 from worker.contracts.errors import UsageError
+from worker.reading.scores import ENGLISH
 
 #: The tables whose keys are names of the recipe's own.
 _NAMED = ("data", "augment", "mixtures", "steps", "reports")
@@ -102,7 +103,13 @@ def refuse_senseless(recipe: Recipe) -> None:
 
 def _refuse_senseless_steps(recipe: Recipe) -> None:
     earlier: list[str] = []
+    told = (ENGLISH, recipe.card.language)
     for name, step in recipe.steps.items():
+        if not isinstance(step, Pack) and step.schedule.language not in told:
+            raise UsageError(
+                f"the step {name} compares answers as {step.schedule.language!r} but the card says"
+                f" {recipe.card.language!r}: say the language on the card alone"
+            )
         if _STEP_NAME.fullmatch(name) is None:
             raise UsageError(
                 f"a step cannot be named {name!r}: it names a folder, so use a-z, 0-9, - and _"

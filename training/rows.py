@@ -11,7 +11,17 @@ from training.augment import (
     swap_numbers,
 )
 from training.data import Labelled, load, passage_key, sample, split
-from training.recipe import FileTable, Recipe, list_files
+from training.paraphrase import Paraphraser, Wording, paraphrase_rows
+from training.recipe import (
+    Augmented,
+    FileTable,
+    Made,
+    Paraphrased,
+    Recipe,
+    list_files,
+    list_paraphrases,
+)
+from training.wordnet import WordNet, find_wordnet, prove_wordnet
 from worker.contracts.errors import InputError
 
 #: What can follow a file's name.
@@ -24,14 +34,35 @@ _WAYS: dict[str, Callable[[Sequence[Labelled], int, int], list[Labelled]]] = {
 }
 
 
+def make_unanswerable(made: Made | Augmented, rows: Sequence[Labelled]) -> list[Labelled]:
+    """Make unanswerable rows from the answerable ones among these."""
+    how = made.how if isinstance(made, Made) else str(type(made).__struct_config__.tag)
+    return _WAYS[how]([row for row in rows if row.answers], made.rows, made.seed)
+
+
+def open_paraphraser(table: Paraphrased) -> Paraphraser:
+    """Return what says passages in other words.
+
+    Raises:
+        UsageError: WordNet is not installed, or not where the recipe says.
+    """
+    wording = Wording(table.share, frozenset(table.parts), table.senses)
+    return Paraphraser(WordNet(_find_words(table)), wording)
+
+
+def _find_words(table: Paraphrased) -> Path:
+    return find_wordnet(None if table.wordnet is None else Path(table.wordnet))
+
+
 def find_file(folder: Path, name: str) -> Path:
-    """Return the file of that name, without its suffixes, in a folder or a folder in it.
+    """Return the file of that name, with or without its suffix, in a folder or a folder in it.
 
     Raises:
         InputError: there is none, or more than one.
     """
     places = [folder, *sorted(one for one in folder.glob("*") if one.is_dir())]
-    found = [place / f"{name}{suffix}" for place in places for suffix in SUFFIXES]
+    endings = ("",) if name.endswith(SUFFIXES) else SUFFIXES
+    found = [place / f"{name}{ending}" for place in places for ending in endings]
     found = [path for path in found if path.is_file()]
     if not found:
         raise InputError(
@@ -40,7 +71,8 @@ def find_file(folder: Path, name: str) -> Path:
         )
     if len(found) > 1:
         raise InputError(
-            f"{found[0]} and {found[1]} have one name: name a file of the recipe by its folder too"
+            f"{found[0]} and {found[1]} have one name: name a file of the recipe by its folder or"
+            " suffix too"
         )
     return found[0]
 
@@ -65,6 +97,21 @@ class Rows:
         wanted |= dict.fromkeys(list_files(self._recipe, names))
         return {name: self._find(name, self._recipe.data[name]) for name in wanted}
 
+    def prove_words(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the digest of the WordNet behind each paraphrase among names of rows.
+
+        Raises:
+            UsageError: it is not installed, or not where the recipe says.
+        """
+        tables = {
+            name: self._recipe.augment[name] for name in list_paraphrases(self._recipe, names)
+        }
+        return {
+            f"wordnet of {name}": prove_wordnet(_find_words(table))
+            for name, table in tables.items()
+            if isinstance(table, Paraphrased)
+        }
+
     def get(self, names: Sequence[str]) -> tuple[Labelled, ...]:
         """Return the rows of these names, one after another.
 
@@ -83,7 +130,10 @@ class Rows:
     def _all_held_out(self) -> tuple[Labelled, ...]:
         given = self._recipe.held_out
         rows = [row for name in given.files for row in self._read(name)]
-        return split(rows, given.share, given.seed).held_out
+        held_out = split(rows, given.share, given.seed).held_out
+        if given.unanswerable is None:
+            return held_out
+        return (*held_out, *make_unanswerable(given.unanswerable, held_out))
 
     @property
     def judges(self) -> tuple[Labelled, ...]:
@@ -109,9 +159,12 @@ class Rows:
         if name in self._recipe.augment:
             how = self._recipe.augment[name]
             rows = self.get(how.of)
+            if isinstance(how, Paraphrased):
+                paraphraser = open_paraphraser(how)
+                return self._spare(paraphrase_rows(rows, how.rows, paraphraser, how.seed))
             without = _list_contexts(rows, answered=False) if how.unasked else frozenset()
-            answerable = [row for row in rows if row.answers and row.context not in without]
-            return self._spare(_WAYS[how.how](answerable, how.rows, how.seed))
+            apart = [row for row in rows if row.context not in without]
+            return self._spare(make_unanswerable(how, apart))
         return self._spare(self._read(name))
 
     def _spare(self, rows: Sequence[Labelled]) -> tuple[Labelled, ...]:

@@ -41,7 +41,8 @@ from worker.contracts.family import WindowSizes
 BEST = "best"
 _STATE = "training.safetensors"
 _PROGRESS = "progress.json"
-_METRICS = "metrics.jsonl"
+#: The file, in a run's folder, with a line for each step and each held-out score.
+METRICS = "metrics.jsonl"
 
 #: Joins items to a batch, padded with ``pad_id``.
 Collate = Callable[..., dict[str, torch.Tensor]]
@@ -91,7 +92,7 @@ class Run:
         self.model = self.accelerator.prepare_model(learner)
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(learner, schedule))
         self.progress = Progress()
-        self.metrics = Metrics(out / _METRICS, writes=self.accelerator.is_main_process)
+        self.metrics = Metrics(out / METRICS, writes=self.accelerator.is_main_process)
         self._losses: list[dict[str, float]] = []
         self._windows = 0
         self._began = time.monotonic()
@@ -131,8 +132,9 @@ class Run:
         """Score the averaged weights on held-out rows, and remember whether they are the best."""
         self._refuse_nan([float(weight.detach().sum()) for weight in self.averaged.parameters()])
         with self.accelerator.autocast():
-            scores = score_held_out(self.averaged, rows, self.encoder)
-        self.progress.note(scores.score)
+            scores = score_held_out(self.averaged, rows, self.encoder, self.schedule.language)
+        keeps_best = self.schedule.keep == "best"
+        self.progress.note(scores.score if keeps_best else float(self.progress.step))
         self.metrics.write(
             {"step": self.progress.step, "score": scores.score, "held_out": asdict(scores)}
         )

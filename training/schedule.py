@@ -12,6 +12,7 @@ import msgspec
 
 from training.data import Labelled, refuse_unlearnable
 from training.features import Feature, make_features, plan_batches
+from worker.reading.scores import ENGLISH
 from worker.reading.windows import Encoder
 
 #: Checked where a schedule is read from a file.
@@ -31,15 +32,19 @@ class Stage:
 class Schedule:
     """How to fine-tune. A step sees ``batch_windows * accumulation`` windows.
 
-    The rate rises over ``warmup_share`` of the steps, then falls to zero as a polynomial of
-    ``decay_power``. ``patience`` is how many checkpoints without a better held-out F1 are borne;
-    None never stops early. After ``stop_after_steps`` the run ends, its rates those of a whole one.
+    The rate rises over ``warmup_share`` of the steps (over ``warmup_steps``, where given), then
+    falls to zero as a polynomial of ``decay_power``. ``patience`` is how many checkpoints without a
+    better held-out F1 are borne; None never stops early. After ``stop_after_steps`` the run ends,
+    its rates those of a whole one. ``keep`` is the checkpoint that is the run's: the best, or the
+    last, where no head is trained by which they could be told apart. ``language`` is that by whose
+    rules held-out answers are compared.
     """
 
     learning_rate: float = 1e-4
     batch_windows: _Count = 32
     accumulation: _Count = 1
     warmup_share: _Share = 0.06
+    warmup_steps: _Count | None = None
     decay_power: float = 1.0
     weight_decay: float = 0.01
     label_smoothing: _Share = 0.0
@@ -49,11 +54,13 @@ class Schedule:
     checkpoint_every_steps: _Count = 500
     checkpoints_kept: _Count = 2
     patience: int | None = None
+    keep: Literal["best", "last"] = "best"
     stop_after_steps: _Count | None = None
     pool_batches: _Count = 64
     seed: int = 1
     precision: Literal["no", "bf16"] = "bf16"
     attention: Literal["eager", "sdpa"] = "eager"
+    language: str = ENGLISH
 
 
 class Plan:
@@ -130,7 +137,9 @@ def find_last_step(plan: Plan, schedule: Schedule) -> int:
 
 def rate_at(step: int, steps: int, schedule: Schedule) -> float:
     """Return the learning rate of a step, counted from 0."""
-    warmup = round(schedule.warmup_share * steps)
+    warmup = schedule.warmup_steps
+    if warmup is None:
+        warmup = round(schedule.warmup_share * steps)
     if step < warmup:
         return schedule.learning_rate * (step + 1) / warmup
     left = (steps - step) / max(1, steps - warmup)

@@ -89,7 +89,7 @@ def ship(
     checkpoint = open_checkpoint(order.checkpoint, order.sizes)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".ship-") as folder:
-        graphs = _make_graphs(order, checkpoint, Path(folder), say)
+        graphs = _make_graphs(order, checkpoint, Path(folder), texts.language, say)
         fit = calibrate(graphs.read)
         say(f"calibrated: null threshold {fit.null_threshold:.3f}")
         card = _fill_card(order, graphs, fit, origin, data, texts)
@@ -97,7 +97,9 @@ def ship(
         return pack_bundle(out, graphs.small, _tokenizer_of(checkpoint), described)
 
 
-def _make_graphs(order: Order, checkpoint: Checkpoint, folder: Path, say: Say) -> _Graphs:
+def _make_graphs(
+    order: Order, checkpoint: Checkpoint, folder: Path, language: str, say: Say
+) -> _Graphs:
     """Export, prove the parity, and quantize until the held-out rows are read well enough."""
     full, small = folder / "fp32.onnx", folder / "int8.onnx"
     export_onnx(checkpoint, full)
@@ -107,7 +109,7 @@ def _make_graphs(order: Order, checkpoint: Checkpoint, folder: Path, say: Say) -
     reads: dict[Path, Read] = {}
 
     def score(path: Path) -> float:
-        graph = _graph_of(order, checkpoint, path)
+        graph = _graph_of(order, checkpoint, path, language)
         reads[path] = read_rows(graph, order.held_out, order.processes)
         f1 = find_threshold(reads[path])[0]
         say(f"{path.stem}: held-out F1 {f1:.2f}")
@@ -121,7 +123,7 @@ def _fill_card(
     order: Order, graphs: _Graphs, fit: Fit, origin: Origin, data: tuple[Data, ...], texts: Texts
 ) -> Card:
     """Score the sets that are reported, and write down all that is known."""
-    graph = _graph_of(order, graphs.checkpoint, graphs.small)
+    graph = _graph_of(order, graphs.checkpoint, graphs.small, texts.language)
     reports = read_sets(graph, order.reports, order.processes)
     return Card(
         summary=texts.summary,
@@ -151,8 +153,8 @@ def _describe(order: Order, graphs: _Graphs, fit: Fit, texts: Texts, card: Card)
     )
 
 
-def _graph_of(order: Order, checkpoint: Checkpoint, model: Path) -> Graph:
-    return Graph(model, _tokenizer_of(checkpoint), checkpoint.family.name, order.sizes)
+def _graph_of(order: Order, checkpoint: Checkpoint, model: Path, language: str) -> Graph:
+    return Graph(model, _tokenizer_of(checkpoint), checkpoint.family.name, order.sizes, language)
 
 
 def _tokenizer_of(checkpoint: Checkpoint) -> Path:
@@ -185,7 +187,8 @@ def read_sets(
     every = read_rows(graph, [row for rows in sets.values() for row in rows], processes)
     answers = iter(every.answers)
     return {
-        name: Read(rows, tuple(itertools.islice(answers, len(rows)))) for name, rows in sets.items()
+        name: Read(rows, tuple(itertools.islice(answers, len(rows))), every.language)
+        for name, rows in sets.items()
     }
 
 

@@ -1,16 +1,18 @@
 """The kinds of steps that a recipe has: each reads its table and calls what does the work."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from training.card import Texts, Trained
 from training.checkpoint import prove_weights
 from training.data import load_some
 from training.distill import distill
+from training.evaluate import choose_rules
 from training.finetune import finetune
 from training.lesson import Lesson, Material, Pair, Student
 from training.provenance import describe_origin, describe_rows
 from training.recipe import Distill, FineTune, MaterialTable, Pack, Step, parse_start
-from training.schedule import Stage
+from training.schedule import Schedule, Stage
 from training.ship import Order, choose_rows, ship
 from training.workspace import Workspace
 
@@ -41,7 +43,7 @@ def fine_tune(name: str, step: FineTune, workspace: Workspace) -> Path:
         str(workspace.find_start(step.start)),
         [Stage(workspace.rows.get(stage.rows), stage.epochs) for stage in step.stages],
         workspace.rows.judges,
-        step.schedule,
+        _steer(step, workspace),
         workspace.recipe.windows,
         workspace.folder(name),
     )
@@ -49,9 +51,25 @@ def fine_tune(name: str, step: FineTune, workspace: Workspace) -> Path:
 
 def teach(name: str, step: Distill, workspace: Workspace) -> Path:
     """Distil; return the best checkpoint's folder."""
-    lesson = Lesson(
-        student=Student(str(workspace.find_start(step.start)), step.layers, step.new_head),
-        teachers=tuple(_find_teacher(one, workspace) for one in step.teachers),
+    student = str(workspace.find_start(step.start))
+    teachers = tuple(_find_teacher(one, workspace) for one in step.teachers)
+    return distill(
+        make_lesson(step, student, teachers, workspace),
+        [_gather(one, workspace) for one in step.materials],
+        workspace.rows.judges,
+        _steer(step, workspace),
+        workspace.recipe.windows,
+        workspace.folder(name),
+    )
+
+
+def make_lesson(
+    step: Distill, student: str, teachers: tuple[str, ...], workspace: Workspace
+) -> Lesson:
+    """Return what a step teaches, between the models in these folders."""
+    return Lesson(
+        student=Student(student, step.layers, step.new_head),
+        teachers=teachers,
         weights=step.weights,
         cache=workspace.cache / "teachers",
         temperature=step.temperature,
@@ -60,14 +78,6 @@ def teach(name: str, step: Distill, workspace: Workspace) -> Path:
         relations=step.relations,
         relation_heads=step.relation_heads,
         relation_layer=step.relation_layer,
-    )
-    return distill(
-        lesson,
-        [_gather(one, workspace) for one in step.materials],
-        workspace.rows.judges,
-        step.schedule,
-        workspace.recipe.windows,
-        workspace.folder(name),
     )
 
 
@@ -91,6 +101,11 @@ def pack(name: str, step: Pack, workspace: Workspace) -> str:
     data = describe_rows(workspace)
     origin = describe_origin(step, workspace)
     return ship(order, origin, data, texts, workspace.folder(name), workspace.say).digest
+
+
+def _steer(step: FineTune | Distill, workspace: Workspace) -> Schedule:
+    """Return the schedule, which compares answers by the rules of the card's language."""
+    return replace(step.schedule, language=choose_rules(workspace.recipe.card.language))
 
 
 def _gather(table: MaterialTable, workspace: Workspace) -> Material:

@@ -92,15 +92,24 @@ def open_model_to_watch(teachers: Sequence[Teacher], sizes: WindowSizes) -> PreT
     Raises:
         UsageError: there are several, or it is a bundle, which hides its layers.
     """
+    refuse_unwatchable(teachers)
+    model = open_checkpoint(str(teachers[0].folder), sizes).model
+    model.set_attn_implementation("eager")
+    return model.requires_grad_(requires_grad=False)
+
+
+def refuse_unwatchable(teachers: Sequence[Teacher]) -> None:
+    """Refuse teachers whose layers cannot be imitated.
+
+    Raises:
+        UsageError: there are several, or it is a bundle, which hides its layers.
+    """
     if len(teachers) != 1 or teachers[0].is_bundle:
         what = "a bundle" if len(teachers) == 1 else f"{len(teachers)} teachers"
         raise UsageError(
             f"hidden states, attention and relations cannot be learned from {what}: give one"
             " checkpoint as the teacher, or weigh hard and soft targets alone"
         )
-    model = open_checkpoint(str(teachers[0].folder), sizes).model
-    model.set_attn_implementation("eager")
-    return model.requires_grad_(requires_grad=False)
 
 
 class Panel:

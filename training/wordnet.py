@@ -3,6 +3,7 @@
 Source: the manual pages wndb(5) and morphy(7) of WordNet 3.0 (Fellbaum 1998).
 """
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
+from worker.contracts.bundle import prove_file
 from worker.contracts.errors import InputError, UsageError
 
 #: Where Debian and NLTK put the files; NLTK has one folder a version.
@@ -183,9 +185,16 @@ def find_wordnet(
     )
 
 
+def prove_wordnet(folder: Path) -> str:
+    """Return the digest of all that is read of a WordNet."""
+    proofs = "".join(prove_file(path).sha256 for path in _list_files(folder))
+    return hashlib.sha256(proofs.encode()).hexdigest()
+
+
 def _has_files(folder: Path) -> bool:
-    return all(
-        (folder / name).is_file()
-        for part in Part
-        for name in (f"index.{part}", f"data.{part}", f"{part}.exc")
-    )
+    return all(path.is_file() for path in _list_files(folder))
+
+
+def _list_files(folder: Path) -> list[Path]:
+    names = [(f"index.{part}", f"data.{part}", f"{part}.exc") for part in Part]
+    return [folder / name for three in names for name in three]

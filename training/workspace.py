@@ -24,13 +24,15 @@ Say = Callable[[str], None]
 class Place:
     """Where a recipe is followed: the run's folder, the data, the encoder, the reading processes.
 
-    ``encoder`` is a folder or hub name instead of the recipe's.
+    ``encoder`` is a folder or hub name instead of the recipe's; ``until`` the last step to take,
+    instead of the recipe's last.
     """
 
     out: Path
     data: Path
     encoder: str | None = None
     processes: int = 1
+    until: str | None = None
 
 
 class Workspace:
@@ -44,7 +46,7 @@ class Workspace:
         """Read nothing yet."""
         self.written, self.recipe, self.place, self.say = written, written.recipe, place, say
         self.rows = Rows(self.recipe, place.data, say)
-        self.needed = list_needed(self.recipe)
+        self.needed = list_needed(self.recipe, place.until)
         self.names = [name for step in self.needed for name in list_names(self.recipe.steps[step])]
 
     @cached_property
@@ -60,11 +62,11 @@ class Workspace:
 
     @cached_property
     def proofs(self) -> dict[str, str]:
-        """The digests of all that is read but lies elsewhere: files, encoder, bundles."""
+        """The digests of all that is read but lies elsewhere: files, WordNet, encoder, bundles."""
         files = {**self.files, **{f"report {name}": one for name, one in self.reports.items()}}
-        return {name: prove_file(path).sha256 for name, path in files.items()} | {
-            start: self._prove_outside(start) for start in self._outside
-        }
+        found = {name: prove_file(path).sha256 for name, path in files.items()}
+        found |= self.rows.prove_words(self.names)
+        return found | {start: self._prove_outside(start) for start in self._outside}
 
     @property
     def cache(self) -> Path:

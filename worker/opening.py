@@ -17,17 +17,19 @@ from worker.session import OnnxScorer
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The files that read, and how; small, so that it can be sent to another process."""
+    """The files that read, how, and in which language; small enough to be sent to a process."""
 
     model: Path
     tokenizer: Path
     family: str
     sizes: WindowSizes
+    language: str
 
 
 def graph_of(bundle: Bundle) -> Graph:
     """Return a bundle's graph."""
-    return Graph(bundle.model, bundle.tokenizer, bundle.manifest.family, bundle.manifest.sizes)
+    told = bundle.manifest
+    return Graph(bundle.model, bundle.tokenizer, told.family, told.sizes, told.language)
 
 
 def open_reader(

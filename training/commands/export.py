@@ -15,6 +15,7 @@ from training.ship import choose_rows, cut_windows, describe_quantization, refus
 from worker.contracts.errors import InputError, UsageError
 from worker.contracts.family import FAMILIES, WindowSizes
 from worker.opening import Graph
+from worker.reading.scores import ENGLISH
 from worker.reading.windows import Encoder
 from worker.settings import count_cores
 
@@ -86,7 +87,7 @@ def quantize(
     cores = count_cores() if processes is None else processes
 
     def score(path: Path) -> float:
-        read = read_rows(Graph(path, tokenizer, family, sizes), parts.held_out, cores)
+        read = read_rows(Graph(path, tokenizer, family, sizes, ENGLISH), parts.held_out, cores)
         return find_threshold(read)[0]
 
     gated = quantize_gated(graph, out, Mode(mode), windows, score)

@@ -16,7 +16,7 @@ from training.calibrate import (
     measure_honesty,
 )
 from training.data import Gold, Labelled
-from training.evaluate import Read, to_scored
+from training.evaluate import Read, estimate, to_scored
 from worker.contracts.errors import InputError
 from worker.contracts.records import Answer, Span, Status
 from worker.reading.scores import evaluate
@@ -178,6 +178,27 @@ def test_the_risk_coverage_curve_takes_the_surest_rows_first() -> None:
     honesty = measure_honesty([0.1, 0.9, 0.8, 0.2, 1.0], [False, True, True, False, True])
     risks = {round(point.coverage, 2): point.risk for point in honesty.curve}
     assert risks == pytest.approx({0.2: 0, 0.4: 0, 0.6: 0, 0.8: 0.25, 1.0: 0.4})
+
+
+def test_answers_are_compared_by_the_rules_of_the_reads_language() -> None:
+    """An article more is no error in Spanish, and another text in English."""
+    english = _simulate(60)
+    answers = tuple(
+        answer if answer.best is None else replace(answer, best=Span("los gold", 0, 8, 1.0))
+        for answer in english.answers
+    )
+    wrong = replace(english, answers=answers)
+    right = replace(wrong, language="es")
+    assert find_threshold(right)[0] > find_threshold(wrong)[0]
+    calibration = fit_calibration(right)
+    assert calibration.always is not None
+    found = [
+        [is_right for _, is_right in judge_all(one, None, calibration)] for one in (right, wrong)
+    ]
+    assert found[0] == [bool(row.answers) for row in right.rows]
+    assert not any(found[1])
+    assert [estimate(one, None)[0].value > 0 for one in (right, wrong)] == [True, False]
+    assert cross_fit(right, 13).accuracy > cross_fit(wrong, 13).accuracy
 
 
 def _simulate(rows: int, seed: int = 5) -> Read:

@@ -79,6 +79,13 @@ def test_low_null_odds_let_answers_in_first() -> None:
     assert scores.f1 == pytest.approx(100 / 3)
 
 
+def test_answers_are_scored_by_the_rules_of_their_language() -> None:
+    rows = [Labelled("a", "¿Qué?", "el molino", (Gold("molino", 3),))]
+    answers = [_answer("el molino", -3.0)]
+    assert score_answers(rows, answers).exact == 0.0
+    assert score_answers(rows, answers, "es").exact == 100.0
+
+
 def test_held_out_scores_steer_by_both_halves(tiny: Tiny) -> None:
     model, encoder = _open(tiny.checkpoint("bert"))
     answers = read_rows(model, ROWS[:3], encoder)

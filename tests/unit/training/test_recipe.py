@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from training.lesson import Weights
-from training.recipe import Distill, FineTune, Pack, list_files, list_needed, parse_start
+from training.recipe import (
+    Distill,
+    FineTune,
+    Pack,
+    Paraphrased,
+    list_files,
+    list_needed,
+    list_paraphrases,
+    parse_start,
+)
 from training.recipe_file import find_recipe, parse_setting, read_recipe
 from worker.contracts.errors import UsageError
 
@@ -89,6 +98,23 @@ def test_only_what_the_last_step_stands_on_is_needed(recipe: str) -> None:
     assert list_needed(begun.recipe) == ["small", "bundle"]
 
 
+def test_a_step_before_the_last_can_end_a_run(recipe: str) -> None:
+    found = read_recipe(recipe).recipe
+    assert list_needed(found, "first") == ["first"]
+    with pytest.raises(UsageError, match=r"no step frist \(did you mean first\?\)"):
+        list_needed(found, "frist")
+
+
+def test_paraphrases_are_found_behind_other_names(recipe: str) -> None:
+    setting = "augment.hard={how='paraphrase',of=['a'],rows=5,share=0.5,parts=['noun'],senses=2}"
+    found = read_recipe(recipe, [setting]).recipe
+    made = found.augment["hard"]
+    assert isinstance(made, Paraphrased)
+    assert (made.share, made.parts, made.senses, made.seed) == (0.5, ("noun",), 2, 0)
+    assert list_paraphrases(found, ["all", "a"]) == ["hard"]
+    assert list_paraphrases(read_recipe(recipe).recipe, ["all"]) == []
+
+
 def test_names_of_rows_lead_to_files(recipe: str) -> None:
     found = read_recipe(recipe).recipe
     assert list_files(found, ["all"]) == ["a", "b"]
@@ -136,6 +162,10 @@ def test_every_value_can_be_set(recipe: str) -> None:
         ("held_out.files=['ab']", "ab (did you mean b?)"),
         ("steps.first.stages.0.rows=['al']", "steps.first names the rows al (did you mean all?)"),
         ("augment.hard.of=['c']", "augment.hard names the rows c"),
+        ("augment.hard.share=0.5", "no key augment.hard.share"),
+        ("augment.hard={how='paraphrase',of=['a'],rows=5,par=[]}", "mean augment.hard.par"),
+        ("held_out.unanswerable.of=['a']", "no key held_out.unanswerable.of"),
+        ("steps.first.schedule.language=es", "say the language on the card alone"),
         ("steps.small.start=step:bundle", "bundle (did you mean"),
         ("steps.small.start=step:small", "no earlier step"),
         ("steps.small.teachers=['somebody']", "nothing to start from"),
@@ -159,6 +189,12 @@ def test_a_name_that_leads_nowhere_is_one_sentence(setting: str, named: str, rec
         ("steps.first.stages.0.epochs=0", "`int` >= 1"),
         ("steps.first.kind=fine", "fine"),
         ("held_out.share=1", "share"),
+        ("augment.hard.how=nearst", "nearst"),
+        ("augment.hard={how='paraphrase',of=['a'],rows=5,share=0}", "share"),
+        ("augment.hard={how='paraphrase',of=['a'],rows=5,parts=['article']}", "article"),
+        ("augment.hard={how='paraphrase',of=['a'],rows=5,parts=[]}", "parts"),
+        ("held_out.unanswerable={how='paraphrase',rows=5}", "paraphrase"),
+        ("steps.first.schedule.keep=worst", "worst"),
         ("windows.max_window_tokens=100", "max_window_tokens is 100"),
         ("steps.first.stages.7.epochs=1", "count from 0"),
         ("steps.bundle.mode=fp16", "mode"),

@@ -112,6 +112,21 @@ def test_unasked_makes_rows_only_of_passages_without_an_unanswerable_question(fo
     assert all(int(row.context.split()[4]) >= 30 for row in rows)
 
 
+def test_held_out_rows_without_an_answer_are_made_from_the_others(folder: Path) -> None:
+    held_out = {
+        "files": ["towns"], "share": 0.3, "seed": 5,
+        "unanswerable": {"how": "numbers", "rows": 4, "seed": 2},
+    }  # fmt: skip
+    plain = Rows(_recipe(), folder).held_out
+    rows = Rows(_recipe(held_out=held_out), folder)
+    made = rows.held_out[len(plain) :]
+    assert rows.held_out[: len(plain)] == plain
+    assert len(made) == 4
+    assert not any(row.answers for row in made)
+    assert {row.context for row in made} <= {row.context for row in plain}
+    assert rows.get(["all"]) == Rows(_recipe(), folder).get(["all"])
+
+
 def test_judges_are_some_of_the_held_out_rows(folder: Path) -> None:
     rows = Rows(_recipe(), folder)
     assert len(rows.judges) == 6
@@ -143,6 +158,7 @@ def test_two_files_of_one_name_are_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="have one name"):
         find_file(folder, "towns")
     assert find_file(folder, "train/towns") == folder / "train" / "towns.jsonl"
+    assert find_file(folder, "towns.parquet") == folder / "towns.parquet"
 
 
 def test_a_file_without_a_usable_row_is_refused(folder: Path) -> None:

@@ -35,6 +35,13 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
     assert rates[100] == 0.0
 
 
+def test_a_warmup_can_be_told_in_steps() -> None:
+    schedule = Schedule(learning_rate=1.0, warmup_share=0.5, warmup_steps=4)
+    assert [rate_at(step, 24, schedule) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rate_at(14, 24, schedule) == pytest.approx(0.5)
+    assert rate_at(1, 3, schedule) == 0.5  # a run that is over before it is warm
+
+
 def test_a_polynomial_decay_bends_the_rate() -> None:
     schedule = Schedule(learning_rate=1.0, warmup_share=0.0, decay_power=2.0)
     assert rate_at(50, 100, schedule) == pytest.approx(0.25)

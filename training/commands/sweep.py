@@ -1,0 +1,69 @@
+"""`spanmill training sweep`: a recipe over a grid of values, with its table."""
+
+from pathlib import Path
+
+import click
+
+from training.commands.run import say
+from training.grid import combine, parse_axis
+from training.recipe_file import find_recipe
+from training.sweep import sweep as follow_all
+from training.sweep_text import to_markdown
+from training.workspace import Place
+from worker.settings import count_cores
+
+#: The exit status where some combinations failed and others did not.
+SOME_FAILED = 3
+FAILED = 1
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--over", "axes", multiple=True, required=True, metavar="KEY=VALUE,VALUE",
+              help="Of the recipe, such as steps.first.schedule.seed=1,2; repeat it.")  # fmt: skip
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
+              help="For all combinations; repeat it.")  # fmt: skip
+@click.option("--until", metavar="STEP",
+              help="The last step to take, to leave out the bundle; default: all.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path),
+              help="The sweep's folder. Default: spanmill-runs/<recipe>-sweep.")  # fmt: skip
+@click.option("--data-dir", required=True, envvar="SPANMILL_DATA", show_envvar=True,
+              type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Where the recipe's files are.")  # fmt: skip
+@click.option("--encoder", help="A folder or hub name, instead of the recipe's encoder.")
+@click.option("--processes", default=None, type=click.IntRange(min=1),
+              help="How many read to score a bundle; default: the cores.")  # fmt: skip
+@click.pass_context
+def sweep(
+    ctx: click.Context,
+    recipe: str,
+    axes: tuple[str, ...],
+    settings: tuple[str, ...],
+    until: str | None,
+    out: Path | None,
+    data_dir: Path,
+    encoder: str | None,
+    processes: int | None,
+) -> None:
+    """Follow a RECIPE once for every combination of values; prints a table.
+
+    Each combination has a folder of its own. The same command goes on where it was interrupted, and
+    tries again what failed. The table's numbers are in sweep.json too.
+    """
+    name = find_recipe(recipe).stem
+    place = Place(
+        out=Path("spanmill-runs") / f"{name}-sweep" if out is None else out,
+        data=data_dir,
+        encoder=encoder,
+        processes=count_cores() if processes is None else processes,
+        until=until,
+    )
+    try:
+        outcomes = follow_all(recipe, settings, combine([*map(parse_axis, axes)]), place, say)
+    except KeyboardInterrupt:
+        say("interrupted: the same command goes on from the last checkpoint")
+        raise
+    click.echo(to_markdown(outcomes), nl=False)
+    failed = sum(1 for one in outcomes if one.error is not None)
+    if failed:
+        ctx.exit(FAILED if failed == len(outcomes) else SOME_FAILED)
