@@ -7,6 +7,7 @@ import click
 #: By name: "module:attribute", and a line for the help, so that it imports no torch.
 COMMANDS = {
     "run": ("training.commands.run:run", "Follow a recipe, from its rows to its bundle."),
+    "report": ("training.commands.report:report", "Write the page of a run: curves, scores, data."),
     "data": ("training.commands.data:data", "Look at question-answering data."),
     "finetune": ("training.commands.learn:finetune", "Fine-tune a checkpoint on labelled rows."),
     "distill": ("training.commands.learn:distill", "Teach a smaller model by larger ones."),

@@ -16,11 +16,11 @@ import msgspec
 from training.calibrate import refuse_uncalibratable
 from training.recipe import Pack
 from training.recipe_file import Written
+from training.report import showing
+from training.run_folder import CLAIM, note_revision
 from training.steps import take_step
 from training.workspace import Place, Say, Workspace, write_whole
 from worker.contracts.errors import UsageError, WorldError
-
-_CLAIM = "run.json"
 
 
 def follow(written: Written, place: Place, say: Say) -> Path:
@@ -41,16 +41,19 @@ def follow(written: Written, place: Place, say: Say) -> Path:
     with _hold(place.out):
         claim_folder(place.out, claim)
         write_whole(place.out / "recipe.toml", written.text.rstrip("\n"))
+        note_revision(place.out)
         if any(isinstance(written.recipe.steps[name], Pack) for name in workspace.unfinished):
             refuse_uncalibratable(workspace.rows.held_out)  # not only after hours of training
-        for name in written.recipe.steps:
-            if name not in workspace.needed:
-                say(f"{name}: no step that is taken stands on it")
-            elif workspace.find_done(name) is not None:
-                say(f"{name}: finished before")
-            else:
-                say(f"{name}: from {written.recipe.steps[name].start}")
-                workspace.note_done(take_step(name, workspace))
+        with showing(place.out, say) as refresh:
+            for name in written.recipe.steps:
+                if name not in workspace.needed:
+                    say(f"{name}: no step that is taken stands on it")
+                elif workspace.find_done(name) is not None:
+                    say(f"{name}: finished before")
+                else:
+                    say(f"{name}: from {written.recipe.steps[name].start}")
+                    workspace.note_done(take_step(name, workspace))
+                    refresh()
     return workspace.folder(workspace.needed[-1])
 
 
@@ -60,7 +63,7 @@ def claim_folder(out: Path, claim: dict[str, Any]) -> None:
     Raises:
         UsageError: it holds a run of another recipe, over other files, or from other weights.
     """
-    file = out / _CLAIM
+    file = out / CLAIM
     if not file.is_file():
         write_whole(file, json.dumps(claim, indent=1))
         return

@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,19 @@ class Progress:
 def read_progress(path: Path) -> Progress:
     """Return what ``Progress.write`` wrote."""
     return Progress(**json.loads(path.read_text(encoding="utf-8")))
+
+
+@contextmanager
+def listening(handler: logging.Handler) -> Iterator[None]:
+    """Let a handler hear what runs tell, while this is open."""
+    level = LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
 
 
 class Metrics:

@@ -16,10 +16,11 @@ from training.calibrate import (
     Honesty,
     calibrate,
     find_threshold,
-    judge_all,
+    judge_as_met,
     measure_honesty,
     refuse_uncalibratable,
 )
+from training.calibration_record import HELD_OUT, record_calibration, write_record
 from training.card import Card, Data, Origin, Score, Size, Speed, Texts, to_plain
 from training.data import Labelled
 from training.evaluate import Graph, Read, estimate, read_rows
@@ -47,7 +48,8 @@ class Order:
 
     ``held_out`` rows, which no training saw, serve the gate and the calibration; ``ranges`` are
     training rows whose windows give a static graph its ranges. ``reports`` are sets by their
-    names, scored for the card and used for nothing else.
+    names, scored for the card and used for nothing else. ``record`` is where a file for plots goes:
+    what calibration saw.
     """
 
     checkpoint: str
@@ -57,6 +59,7 @@ class Order:
     mode: Mode
     sizes: WindowSizes
     processes: int
+    record: Path | None = None
 
 
 def ship(
@@ -98,9 +101,12 @@ def ship(
         fit = calibrate(reads[small])
         say(f"calibrated: null threshold {fit.null_threshold:.3f}")
         reports = read_sets(graph(small), order.reports, order.processes)
+        seen = {HELD_OUT: reads[small], **reports}
+        if order.record is not None:
+            write_record(order.record, record_calibration(seen, fit))
         card = Card(
             summary=texts.summary,
-            scores=tuple(score_all({"held-out": reads[small], **reports}, fit)),
+            scores=tuple(score_all(seen, fit)),
             quantization=gated,
             calibration=fit.honesty,
             honesty={name: look_honest(read, fit) for name, read in reports.items()},
@@ -177,10 +183,8 @@ def score_all(reads: Mapping[str, Read], fit: Fit) -> list[Score]:
 
 
 def look_honest(read: Read, fit: Fit) -> Honesty:
-    """Measure confidence on a set as a user meets it: abstaining only where some should."""
-    abstains = any(not row.answers for row in read.rows)
-    found = judge_all(read, fit.null_threshold if abstains else None, fit.calibration)
-    return measure_honesty([one for one, _ in found], [right for _, right in found])
+    """Measure confidence on a set as a user meets it."""
+    return measure_honesty(judge_as_met(read, fit))
 
 
 def measure_speed(model: Path) -> Speed:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -178,6 +179,34 @@ def test_a_card_tells_how_the_bundle_was_made(undisturbed: tuple[Bundle, list[st
         ("mills.jsonl", "training, 6 of its rows"),
         ("mills.jsonl", "scores only (mills)"),
     }
+
+
+def test_a_finished_runs_page_shows_its_curves_scores_data_and_recipe(
+    undisturbed: tuple[Bundle, list[str]],
+) -> None:
+    bundle, said = undisturbed
+    assert not [line for line in said if "page" in line]
+    out = bundle.folder.parent
+    page = (out / "index.html").read_text()
+    pictures = {path.stem for path in (out / "plots").glob("*.svg")}
+    assert pictures == {path.stem for path in (out / "plots").glob("*.png")}
+    assert pictures == {
+        *(f"{step}-{name}" for step in ("first", "second", "small")
+          for name in ("loss", "rate", "f1")),
+        "bundle-threshold-sweep", "bundle-reliability", "bundle-risk-coverage",
+    }  # fmt: skip
+    assert page.count("<svg") == len(pictures)
+    assert "finished" in page
+    assert "left out: nothing stands on it" in page
+    card = bundle.manifest.card
+    for score in card["scores"]:
+        assert f"{score['f1']['value']:.1f} ({score['f1']['low']:.1f} to" in page
+    for one in card["data"]:
+        assert f"<td>{one['name']}</td><td>{one['used_for']}</td><td>CC0-1.0</td>" in page
+    assert escape(RECIPE.strip()) in page
+    revisions = json.loads((out / "revisions.json").read_text())
+    assert [one["revision"] for one in revisions] == [card["origin"]["git_revision"]]
+    assert f"<code>{bundle.digest}</code>" in page
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bundle(
