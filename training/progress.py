@@ -10,7 +10,8 @@ from typing import Any
 
 from worker.contracts.errors import WorldError
 
-#: Whoever wants to follow a run listens here: every record has the line as its ``metrics``.
+#: Whoever wants to follow a run listens here: every record has the line as its ``metrics``, and
+#: where it was written.
 LOGGER = logging.getLogger("spanmill.training")
 
 
@@ -80,7 +81,8 @@ class Metrics:
                     f"{self._path} cannot be written ({error.strerror}): make room and run again;"
                     " the last checkpoint is as it was"
                 ) from error
-            LOGGER.info("metrics", extra={"metrics": line, "run": self._path.parent.name})
+            folder = self._path.parent
+            LOGGER.info("metrics", extra={"metrics": line, "run": folder.name, "folder": folder})
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed run takes again."""

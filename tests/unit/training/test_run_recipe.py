@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from producer.cli import main
 from tests.tiny import PASSAGES, Tiny
@@ -216,6 +217,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bundle(
     command = [
         sys.executable, "-m", "producer.cli", "training", "run", str(home / "towns.toml"),
         "--data-dir", str(home / "data"), "--encoder", str(encoder), "--out", str(out),
+        "--tensorboard",
     ]  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=ENVIRONMENT) as running:
         give_up = time.monotonic() + SECONDS
@@ -225,6 +227,12 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bundle(
         running.send_signal(signal.SIGKILL)
     assert (out / "second.done.json").is_file()
     assert not (out / "small.done.json").exists()
+    told = EventAccumulator(str(out / "first" / "tensorboard"))
+    told.Reload()
+    lines = (out / "first" / "metrics.jsonl").read_text().splitlines()
+    assert [one.step for one in told.Scalars("loss/all")] == [
+        one["step"] for one in map(json.loads, lines) if "loss" in one
+    ]
     said = _follow(home, encoder, out)
     assert {"first: finished before", "second: finished before"} < set(said)
     bundle, whole = load_bundle(out / "bundle"), undisturbed[0]
