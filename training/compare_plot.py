@@ -48,6 +48,7 @@ def _plot_slices(slices: list[Slice]) -> Figure:
     for number, name in enumerate(names):
         heights = [one.cells[number].f1 for one in slices]
         axes.bar(places + (number - (len(names) - 1) / 2) * width, heights, width, label=name)
+    axes.grid(visible=False, axis="x")
     axes.set_xticks(places, [f"{one.value}\n{one.questions}" for one in slices])
     axes.set_xlabel(f"{slices[0].by}, and questions")
     axes.set_ylabel("F1")
