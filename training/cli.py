@@ -11,7 +11,10 @@ COMMANDS = {
     "data": ("training.commands.data:data", "Look at question-answering data."),
     "finetune": ("training.commands.learn:finetune", "Fine-tune a checkpoint on labelled rows."),
     "distill": ("training.commands.learn:distill", "Teach a smaller model by larger ones."),
-    "export": ("training.commands.export:export", "Turn a checkpoint into an fp32 ONNX graph."),
+    "export": (
+        "training.commands.export:export",
+        "Turn a checkpoint into an fp32 bundle, or a graph.",
+    ),
     "quantize": ("training.commands.export:quantize", "Turn an fp32 graph into int8, gated."),
     "bundle": ("training.commands.bundle:bundle", "Go all the way: a checkpoint to a bundle."),
     "thaw": ("training.commands.run:thaw", "Write a bundle's weights as a checkpoint again."),
