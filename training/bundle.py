@@ -14,6 +14,7 @@ from training.fence import draft_of, writing
 from training.samples import SAMPLE
 from worker.contracts.bundle import (
     FORMAT,
+    MANIFEST,
     MODEL,
     TOKENIZER,
     Bundle,
@@ -23,7 +24,7 @@ from worker.contracts.bundle import (
     prove_file,
     write_manifest,
 )
-from worker.contracts.errors import JobError, WorldError
+from worker.contracts.errors import JobError, UsageError, WorldError
 from worker.contracts.family import WindowSizes
 from worker.contracts.options import ReadingOptions
 from worker.contracts.verdict import Calibration
@@ -60,9 +61,11 @@ def pack_bundle(
     """Write a bundle's folder beside ``out``, read the sample with it, and put it in its place.
 
     Raises:
+        UsageError: at ``out`` is something else than a bundle.
         JobError: a row of the sample has no span.
         WorldError: the disk is full or does not take it; what was at ``out`` is as it was.
     """
+    refuse_foreign(out)
     draft = draft_of(out.with_name(f"{out.name}.{os.getpid()}"))
     try:
         draft.mkdir(parents=True)
@@ -79,6 +82,16 @@ def pack_bundle(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return Bundle(out, bundle.manifest, bundle.digest)
+
+
+def refuse_foreign(out: Path) -> None:
+    """Refuse a place where a bundle would replace something else; for before any work.
+
+    Raises:
+        UsageError: there is a file, or a folder that is no bundle.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file()):
+        raise UsageError(f"{out} exists and is no bundle: give another place by --out")
 
 
 def recalibrate(bundle: Bundle, fit: Fit, out: Path) -> Bundle:

@@ -14,12 +14,17 @@ from worker.contracts.verdict import Calibration, Logistic, judge
 from worker.reading.scores import score_best, score_exact, score_f1, sweep
 
 BINS = 15
+#: Of the risk-coverage curve on a card.
+TENTHS = 10
 FOLDS = 5
 #: Margins are cut at this share of them: beyond it they are rare, and say nothing more.
 MARGIN_QUANTILE = 0.99
 #: Keeps the fit solvable where a feature never changes; too weak to be seen elsewhere.
 RIDGE = 1e-3
 _STEPS = 50
+
+#: A row's confidence, and whether its answer, or its abstention, is right.
+Judged = tuple[float, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,8 @@ def calibrate(read: Read, seed: int = 13) -> Fit:
     """
     refuse_uncalibratable(read.rows)
     f1, threshold = find_threshold(read)
-    return Fit(threshold, fit_calibration(read), f1, cross_fit(read, seed))
+    honesty = measure_honesty(cross_judge(read, seed))
+    return Fit(threshold, fit_calibration(read), f1, honesty)
 
 
 def refuse_uncalibratable(rows: Sequence[Labelled]) -> None:
@@ -166,27 +172,27 @@ def fit_logistic(features: NDArray[np.float64], labels: NDArray[np.bool_]) -> ND
     return weights
 
 
-def cross_fit(read: Read, seed: int) -> Honesty:
-    """Measure confidence on each fold of passages with what the other folds gave."""
+def cross_judge(read: Read, seed: int = 13) -> list[Judged]:
+    """Judge each fold of passages with what the other folds gave."""
     contexts = sorted({row.context for row in read.rows})
     order = np.random.default_rng(seed).permutation(len(contexts))
     fold_of = {contexts[place]: rank % FOLDS for rank, place in enumerate(order)}
-    confidences: list[float] = []
-    right: list[bool] = []
+    judged: list[Judged] = []
     for fold in range(FOLDS):
         inside = _choose(read, [fold_of[row.context] == fold for row in read.rows])
         outside = _choose(read, [fold_of[row.context] != fold for row in read.rows])
-        if not inside.rows or not outside.rows:
-            continue
-        found = judge_all(inside, find_threshold(outside)[1], fit_calibration(outside))
-        confidences += [confidence for confidence, _ in found]
-        right += [is_right for _, is_right in found]
-    return measure_honesty(confidences, right)
+        if inside.rows and outside.rows:
+            judged += judge_all(inside, find_threshold(outside)[1], fit_calibration(outside))
+    return judged
 
 
-def judge_all(
-    read: Read, threshold: float | None, calibration: Calibration
-) -> list[tuple[float, bool]]:
+def judge_as_met(read: Read, fit: Fit) -> list[Judged]:
+    """Judge rows as a user meets them: abstaining only where some of the set should."""
+    abstains = any(not row.answers for row in read.rows)
+    return judge_all(read, fit.null_threshold if abstains else None, fit.calibration)
+
+
+def judge_all(read: Read, threshold: float | None, calibration: Calibration) -> list[Judged]:
     """Return each row's confidence and whether its answer, or its abstention, is right."""
     found = []
     for row, answer in zip(read.rows, read.answers, strict=True):
@@ -201,10 +207,10 @@ def judge_all(
     return found
 
 
-def measure_honesty(confidences: Sequence[float], right: Sequence[bool]) -> Honesty:
-    """Compare confidences with what was right."""
-    said = np.array(confidences, dtype=np.float64)
-    was = np.array(right, dtype=np.float64)
+def measure_honesty(judged: Sequence[Judged], points: int = TENTHS) -> Honesty:
+    """Compare confidences with what was right; the curve gets so many points."""
+    said = np.array([confidence for confidence, _ in judged], dtype=np.float64)
+    was = np.array([right for _, right in judged], dtype=np.float64)
     places = np.minimum((said * BINS).astype(int), BINS - 1)
     bins = tuple(
         Bin(int(chosen.sum()), float(said[chosen].mean()), float(was[chosen].mean()))
@@ -213,7 +219,8 @@ def measure_honesty(confidences: Sequence[float], right: Sequence[bool]) -> Hone
     )
     error = sum(one.rows * abs(one.confidence - one.right) for one in bins) / len(said)
     wrong = 1.0 - was[np.argsort(-said, kind="stable")]
-    counts = [max(1, round(len(wrong) * tenth / 10)) for tenth in range(1, 11)]
+    parts = np.arange(1, points + 1) / points
+    counts = dict.fromkeys(max(1, round(len(wrong) * float(part))) for part in parts)
     curve = tuple(Point(count / len(wrong), float(wrong[:count].mean())) for count in counts)
     return Honesty(len(said), float(was.mean()), float(said.mean()), error, bins, curve)
 

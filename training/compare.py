@@ -67,8 +67,8 @@ class System:
     """One row of the table; scores from 0 to 100, times in milliseconds a question.
 
     ``threshold`` is that on null odds, None for one that always answered. Differences are in
-    points, and None for the first bundle. ``speed_up`` is the first bundle's median time by this
-    one's.
+    points, and None for the first bundle. Where there is no answer, exact match and F1 are one.
+    ``speed_up`` is the first bundle's median time by this one's.
     """
 
     name: str
@@ -78,6 +78,7 @@ class System:
     threshold: float | None
     exact: Estimate
     f1: Estimate
+    has_answer_exact: float | None
     has_answer_f1: float | None
     no_answer_f1: float | None
     bert_score: float | None
@@ -232,6 +233,7 @@ def _describe(
         threshold=threshold,
         exact=exact,
         f1=f1,
+        has_answer_exact=None if halves.has_answer is None else halves.has_answer.exact,
         has_answer_f1=None if halves.has_answer is None else halves.has_answer.f1,
         no_answer_f1=None if halves.no_answer is None else halves.no_answer.f1,
         bert_score=None if meaning is None else 100.0 * float(meaning.mean()),

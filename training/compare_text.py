@@ -7,11 +7,11 @@ from training.evaluate import Estimate
 from training.slices import Slice
 
 _HEAD = (
-    "system", "parameters", "layers", "MB", "exact", "F1", "HasAns F1", "NoAns F1", "BERTScore",
-    "p50 ms", "p95 ms", "speed-up", "F1 per ms", "exact, difference", "F1, difference",
+    "system", "parameters", "layers", "MB", "exact", "F1", "HasAns exact", "HasAns F1", "NoAns",
+    "BERTScore", "p50 ms", "p95 ms", "speed-up", "F1 per ms", "exact, difference", "F1, difference",
 )  # fmt: skip
 #: What only some comparisons have: without any value the column is left out.
-_OPTIONAL = ("NoAns F1", "HasAns F1", "BERTScore")
+_OPTIONAL = ("HasAns exact", "HasAns F1", "NoAns", "BERTScore")
 _NOTHING = "–"
 
 
@@ -46,6 +46,7 @@ def _cells(comparison: Comparison, system: System) -> tuple[str, ...]:
         _number(system.size_mb, 1),
         _interval(system.exact),
         _interval(system.f1),
+        _number(system.has_answer_exact if halves else None, 1),
         _number(system.has_answer_f1 if halves else None, 1),
         _number(system.no_answer_f1 if halves else None, 1),
         _number(system.bert_score, 1),

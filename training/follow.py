@@ -5,7 +5,7 @@ step what it makes, and last the note that it is done.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from training.holds import Holder, describe_hold, name_self
 from training.preflight import refuse_unfit
 from training.recipe import Pack
 from training.recipe_file import Written
+from training.report import showing
 from training.run_state import Order, RunFolder, Turn, ask_for, write_whole
+from training.run_view import CLAIM, note_revision
 from training.steps import take_step
 from training.workspace import Place, Say, Workspace
 from worker.contracts.errors import SpanmillError, UsageError, WorldError
-
-_CLAIM = "run.json"
 
 
 def follow(written: Written, place: Place, say: Say) -> Path:
@@ -41,13 +41,13 @@ def follow(written: Written, place: Place, say: Say) -> Path:
     run = RunFolder(place.out)
     with hold(run, "spanmill training run"):
         begin(workspace, claim, Turn.BEGUN)
-        with noting_failure(run):
-            take_steps(workspace, say)
+        with noting_failure(run), showing(place.out, say) as refresh:
+            take_steps(workspace, say, refresh)
     return workspace.folder(workspace.needed[-1])
 
 
-def take_steps(workspace: Workspace, say: Say) -> None:
-    """Take all steps that are needed and not finished."""
+def take_steps(workspace: Workspace, say: Say, refresh: Callable[[], None]) -> None:
+    """Take all steps that are needed and not finished; ``refresh`` the run's page after each."""
     for name, step in workspace.recipe.steps.items():
         if name not in workspace.needed:
             say(f"{name}: no step that is taken stands on it")
@@ -56,6 +56,7 @@ def take_steps(workspace: Workspace, say: Say) -> None:
         else:
             say(f"{name}: from {step.start}")
             workspace.note_done(take_step(name, workspace))
+            refresh()
 
 
 def make_claim(workspace: Workspace) -> dict[str, Any]:
@@ -83,6 +84,7 @@ def begin(
     sweep(place.out)
     claim_folder(place.out, claim)
     write_whole(place.out / "recipe.toml", written.text.rstrip("\n"))
+    note_revision(place.out)
     if any(isinstance(written.recipe.steps[name], Pack) for name in workspace.unfinished):
         refuse_uncalibratable(workspace.rows.held_out)  # not only after hours of training
     refuse_unfit(workspace)
@@ -107,7 +109,7 @@ def claim_folder(out: Path, claim: dict[str, Any]) -> None:
     Raises:
         UsageError: it holds a run of another recipe, over other files, or from other weights.
     """
-    file = out / _CLAIM
+    file = out / CLAIM
     if not file.is_file():
         write_whole(file, json.dumps(claim, indent=1))
         return

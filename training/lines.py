@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from training.progress import LOGGER
+from training.progress import listening
 
 #: Steps come faster than anybody reads.
 SECONDS_BETWEEN = 10.0
@@ -82,14 +82,8 @@ class Lines(logging.Handler):
 @contextmanager
 def telling(say: Callable[[str], None]) -> Iterator[None]:
     """Say what runs tell, while this is open."""
-    level, handler = LOGGER.level, Lines(say)
-    LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO)
-    try:
+    with listening(Lines(say)):
         yield
-    finally:
-        LOGGER.removeHandler(handler)
-        LOGGER.setLevel(level)
 
 
 def describe_seconds(seconds: float) -> str:

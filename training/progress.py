@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ from typing import Any
 from training.fence import writing
 from worker.contracts.errors import WorldError
 
-#: Whoever wants to follow a run listens here: every record has the line as its ``metrics``.
+#: Whoever wants to follow a run listens here: every record has the line as its ``metrics``, and
+#: where it was written.
 LOGGER = logging.getLogger("spanmill.training")
 
 
@@ -50,6 +53,19 @@ def read_progress(path: Path) -> Progress:
     return progress
 
 
+@contextmanager
+def listening(handler: logging.Handler) -> Iterator[None]:
+    """Let a handler hear what runs tell, while this is open."""
+    level = LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
+
+
 class Metrics:
     """A JSON object a line: one for every step, one for every held-out score."""
 
@@ -73,7 +89,8 @@ class Metrics:
                     f"{self._path} cannot be written ({error.strerror}): make room and run again;"
                     " the last checkpoint is as it was"
                 ) from error
-            LOGGER.info("metrics", extra={"metrics": line, "run": self._path.parent.name})
+            folder = self._path.parent
+            LOGGER.info("metrics", extra={"metrics": line, "run": folder.name, "folder": folder})
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed run takes again."""

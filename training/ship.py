@@ -15,10 +15,11 @@ from training.calibrate import (
     Honesty,
     calibrate,
     find_threshold,
-    judge_all,
+    judge_as_met,
     measure_honesty,
     refuse_uncalibratable,
 )
+from training.calibration_record import HELD_OUT, record_calibration, write_record
 from training.card import Card, Data, Origin, Score, Size, Speed, Texts, to_plain
 from training.data import Labelled
 from training.evaluate import Read, estimate, read_rows
@@ -47,7 +48,8 @@ class Order:
 
     ``held_out`` rows, which no training saw, serve the gate and the calibration; ``ranges`` are
     training rows whose windows give a static graph its ranges. ``reports`` are sets by their
-    names, scored for the card and used for nothing else.
+    names, scored for the card and used for nothing else. ``record`` is where a file for plots goes:
+    what calibration saw.
     """
 
     checkpoint: str
@@ -57,6 +59,7 @@ class Order:
     mode: Mode
     sizes: WindowSizes
     processes: int
+    record: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,11 @@ def ship(
         graphs = _make_graphs(order, checkpoint, Path(folder), texts.language, say)
         fit = calibrate(graphs.read)
         say(f"calibrated: null threshold {fit.null_threshold:.3f}")
-        card = _fill_card(order, graphs, fit, origin, data, texts)
+        graph = _graph_of(order, checkpoint, graphs.small, texts.language)
+        seen = {HELD_OUT: graphs.read, **read_sets(graph, order.reports, order.processes)}
+        if order.record is not None:
+            write_record(order.record, record_calibration(seen, fit))
+        card = _fill_card(graphs, seen, fit, origin, data, texts)
         described = _describe(order, graphs, fit, texts, card)
         return pack_bundle(out, graphs.small, _tokenizer_of(checkpoint), described)
 
@@ -120,14 +127,18 @@ def _make_graphs(
 
 
 def _fill_card(
-    order: Order, graphs: _Graphs, fit: Fit, origin: Origin, data: tuple[Data, ...], texts: Texts
+    graphs: _Graphs,
+    seen: Mapping[str, Read],
+    fit: Fit,
+    origin: Origin,
+    data: tuple[Data, ...],
+    texts: Texts,
 ) -> Card:
-    """Score the sets that are reported, and write down all that is known."""
-    graph = _graph_of(order, graphs.checkpoint, graphs.small, texts.language)
-    reports = read_sets(graph, order.reports, order.processes)
+    """Score the sets that were read, and write down all that is known."""
+    reports = {name: read for name, read in seen.items() if name != HELD_OUT}
     return Card(
         summary=texts.summary,
-        scores=tuple(score_all({"held-out": graphs.read, **reports}, fit)),
+        scores=tuple(score_all(seen, fit)),
         quantization=graphs.gated,
         calibration=fit.honesty,
         honesty={name: look_honest(read, fit) for name, read in reports.items()},
@@ -215,10 +226,8 @@ def score_all(reads: Mapping[str, Read], fit: Fit) -> list[Score]:
 
 
 def look_honest(read: Read, fit: Fit) -> Honesty:
-    """Measure confidence on a set as a user meets it: abstaining only where some should."""
-    abstains = any(not row.answers for row in read.rows)
-    found = judge_all(read, fit.null_threshold if abstains else None, fit.calibration)
-    return measure_honesty([one for one, _ in found], [right for _, right in found])
+    """Measure confidence on a set as a user meets it."""
+    return measure_honesty(judge_as_met(read, fit))
 
 
 def measure_speed(model: Path) -> Speed:

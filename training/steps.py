@@ -93,6 +93,7 @@ def pack(name: str, step: Pack, workspace: Workspace) -> str:
         mode=step.mode,
         sizes=recipe.windows,
         processes=workspace.place.processes,
+        record=workspace.record(name),
     )
     words = recipe.card
     texts = Texts(

@@ -11,7 +11,9 @@ from training.fence import sweep
 from training.follow import claim_folder, make_claim
 from training.lines import telling
 from training.recipe_file import read_recipe
+from training.report import showing
 from training.run_state import RunFolder
+from training.run_view import note_revision
 from training.steps import take_step
 from training.workspace import Place, Say, Workspace
 from worker.contracts.errors import JobError
@@ -40,8 +42,10 @@ def do(stint: Stint, say: Say) -> None:
     workspace = open_workspace(stint, say)
     claim_folder(stint.run.folder, make_claim(workspace))
     say(f"{stint.step}: from {workspace.recipe.steps[stint.step].start}")
-    with telling(say):
+    note_revision(stint.run.folder)
+    with telling(say), showing(stint.run.folder, say) as refresh:
         workspace.note_done(take_step(stint.step, workspace))
+        refresh()
 
 
 def open_workspace(stint: Stint, say: Say) -> Workspace:

@@ -18,7 +18,8 @@ from training.lines import telling
 from training.recipe import Pack, list_needed
 from training.recipe_file import Written, read_recipe
 from training.run import METRICS
-from training.workspace import Place, Say, write_whole
+from training.run_state import write_whole
+from training.workspace import Place, Say
 from worker.contracts.errors import SpanmillError, UsageError
 
 #: The file, in a sweep's folder, with everything that its table shows.

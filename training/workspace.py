@@ -77,6 +77,10 @@ class Workspace:
         """Return where a step works."""
         return self.place.out / step
 
+    def record(self, step: str) -> Path:
+        """Return the file for what a bundle's calibration saw."""
+        return self.place.out / f"{step}.calibration.json"
+
     def find_start(self, start: str) -> Path:
         """Return the checkpoint's folder that ``encoder``, ``step:first`` or the like means.
 

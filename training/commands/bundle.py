@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from training.bundle import recalibrate
+from training.bundle import recalibrate, refuse_foreign
 from training.calibrate import calibrate as fit_held_out
 from training.calibrate import refuse_uncalibratable
 from training.card import Data, Origin, describe_data, read_revision, read_texts
@@ -66,6 +66,7 @@ def bundle(
     processes: int | None,
 ) -> None:
     """Make a bundle from a CHECKPOINT folder: export, quantize, calibrate, score, pack."""
+    refuse_foreign(out)
     words = read_texts(texts)
     parts = split(load_all(paths).rows, held_out_share, seed)
     also = (row for path in also_trained_on for row in load(path).rows)
@@ -106,6 +107,7 @@ def bundle(
               help="How many read; default: the cores.")  # fmt: skip
 def calibrate(name: str, paths: tuple[Path, ...], out: Path, processes: int | None) -> None:
     """Fit threshold and confidence of the bundle NAME on rows of your own; weights stay."""
+    refuse_foreign(out)
     opened = load_bundle(find_bundle(name))
     rows = load_all(paths).rows
     refuse_uncalibratable(rows)

@@ -1,17 +1,20 @@
-"""`spanmill training export` and `quantize`: the two steps to a graph, each on its own."""
+"""`spanmill training export` and `quantize`: a checkpoint to a bundle as it is; fp32 to int8."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from training.bundle import refuse_foreign
 from training.calibrate import find_threshold
 from training.checkpoint import open_tokenizer
 from training.data import load_all, split
 from training.evaluate import read_rows
-from training.export import check_parity, export_onnx, open_checkpoint
+from training.export import Checkpoint, check_parity, export_onnx, open_checkpoint
+from training.plain_bundle import Plain, cut_sample, pack_plain
 from training.quantize import Mode, quantize_gated
-from training.samples import SAMPLE
 from training.ship import choose_rows, cut_windows, describe_quantization, refuse_no_ranges
+from worker.contracts.bundle import find_bundle, load_bundle
 from worker.contracts.errors import InputError, UsageError
 from worker.contracts.family import FAMILIES, WindowSizes
 from worker.opening import Graph
@@ -25,24 +28,55 @@ share = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 @click.command()
 @click.argument("checkpoint")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The ONNX file.")
+@click.option("--out", required=True, type=click.Path(path_type=Path),
+              help="A bundle's folder; a name that ends in .onnx is the graph alone.")  # fmt: skip
+@click.option("--like", "model", help="A bundle whose threshold and confidence it takes.")
+@click.option("--language", help="Of its texts; default: that of --like, else en.")
+@click.option("--licence", help="Of the weights; default: that of --like, else: not told.")
 @click.option("--mask", is_flag=True, help="Take an attention mask, for padded runs.")
-@click.option("--max-window-tokens", default=384, show_default=True)
-def export(checkpoint: str, out: Path, mask: bool, max_window_tokens: int) -> None:
-    """Turn a CHECKPOINT folder (safetensors) into an fp32 ONNX graph with the same logits."""
-    try:
-        sizes = WindowSizes(max_window_tokens=max_window_tokens)
-    except ValueError as error:
-        raise UsageError(f"--max-window-tokens {max_window_tokens} is too low: {error}") from error
-    opened = open_checkpoint(checkpoint, sizes)
+@click.option("--max-window-tokens", type=int, help="Default: those of --like, else 384.")
+def export(
+    checkpoint: str,
+    out: Path,
+    model: str | None,
+    language: str | None,
+    licence: str | None,
+    mask: bool,
+    max_window_tokens: int | None,
+) -> None:
+    """Turn a CHECKPOINT (safetensors; a folder or hub name) into an fp32 bundle, or its graph.
+
+    Any question-answering reader of a known family will do; the logits stay as they are.
+    """
+    like = None if model is None else load_bundle(find_bundle(model))
+    sizes = WindowSizes() if like is None else like.manifest.sizes
+    if max_window_tokens is not None:
+        try:
+            sizes = replace(sizes, max_window_tokens=max_window_tokens)
+        except ValueError as error:
+            raise UsageError(
+                f"--max-window-tokens {max_window_tokens} is too low: {error}"
+            ) from error
+    if out.suffix == ".onnx":
+        _export_graph(open_checkpoint(checkpoint, sizes), out, mask=mask)
+        return
+    refuse_foreign(out)
+    told = ("en", "not told") if like is None else (like.manifest.language, like.manifest.licence)
+    plain = Plain(
+        like,
+        told[0] if language is None else language,
+        told[1] if licence is None else licence,
+    )
+    made = pack_plain(open_checkpoint(checkpoint, sizes), plain, out, mask=mask)
+    click.echo(
+        f"{out}: {made.digest[:12]}, {made.model.stat().st_size / 1e6:.1f} MB in fp32, threshold"
+        f" {made.manifest.null_threshold:.3f}"
+    )
+
+
+def _export_graph(opened: Checkpoint, out: Path, *, mask: bool) -> None:
     export_onnx(opened, out, mask=mask)
-    encoder = opened.encoder
-    texts = [(question, context * 6) for question, context in SAMPLE]
-    windows = [
-        window
-        for question, context in texts
-        for window in encoder.encode(question, encoder.tokenize_passage(context)).windows
-    ]
+    windows = cut_sample(opened.encoder)
     difference = check_parity(opened, out, windows)
     click.echo(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, logits differ from torch's by at most"

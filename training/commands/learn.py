@@ -8,6 +8,7 @@ import click
 from training.commands.run import say
 from training.data import Split, load_all, split
 from training.distill import distill as teach
+from training.event_files import writing_events
 from training.finetune import finetune as learn
 from training.lesson import Lesson, Material, Student, Weights
 from training.lines import telling
@@ -39,6 +40,7 @@ _COMMON = (
     click.option("--precision", default=_DEFAULTS.precision, show_default=True,
                  type=click.Choice(["no", "bf16"])),
     click.option("--seed", default=_DEFAULTS.seed, show_default=True),
+    click.option("--tensorboard", is_flag=True, help="Write TensorBoard's event files too."),
 )  # fmt: skip
 
 
@@ -58,11 +60,12 @@ def finetune(
     held_out_share: float,
     held_out_seed: int,
     epochs: int,
+    tensorboard: bool,
     **schedule: Any,
 ) -> None:
     """Fine-tune a CHECKPOINT (a folder or hub name) on rows; prints the best one's folder."""
-    parts = _read(paths, held_out_share, held_out_seed)
-    with telling(say):
+    with writing_events(wanted=tensorboard), telling(say):
+        parts = _read(paths, held_out_share, held_out_seed)
         best = learn(
             checkpoint,
             [Stage(parts.train, epochs)],
@@ -97,6 +100,7 @@ def distill(
     held_out_share: float,
     held_out_seed: int,
     epochs: int,
+    tensorboard: bool,
     **schedule: Any,
 ) -> None:
     """Teach a STUDENT (a folder or hub name) by teachers; prints the best checkpoint's folder."""
@@ -107,8 +111,8 @@ def distill(
         cache=out / ".teachers",
         temperature=temperature,
     )
-    parts = _read(paths, held_out_share, held_out_seed)
-    with telling(say):
+    with writing_events(wanted=tensorboard), telling(say):
+        parts = _read(paths, held_out_share, held_out_seed)
         best = teach(
             lesson,
             [Material(parts.train, epochs=epochs)],

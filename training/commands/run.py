@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from training.event_files import writing_events
 from training.follow import follow
 from training.lines import telling
 from training.recipe_file import read_recipe
@@ -29,6 +30,7 @@ from worker.settings import count_cores
               help="Of the recipe, such as steps.first.schedule.seed=2; repeat it.")  # fmt: skip
 @click.option("--processes", default=None, type=click.IntRange(min=1),
               help="How many read to score a bundle; default: the cores.")  # fmt: skip
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard's event files too.")
 def run(
     recipe: str,
     out: Path | None,
@@ -37,6 +39,7 @@ def run(
     encoder: str | None,
     settings: tuple[str, ...],
     processes: int | None,
+    tensorboard: bool,
 ) -> None:
     """Follow a RECIPE: a TOML file, or one of the package by its name, such as default.
 
@@ -50,7 +53,7 @@ def run(
         processes=count_cores() if processes is None else processes,
     )
     try:
-        with telling(say):
+        with writing_events(wanted=tensorboard), telling(say):
             made = follow(written, place, say)
     except KeyboardInterrupt:
         say("interrupted: the same command goes on from the last checkpoint")

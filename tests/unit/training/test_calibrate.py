@@ -8,7 +8,7 @@ import pytest
 from training.calibrate import (
     FOLDS,
     calibrate,
-    cross_fit,
+    cross_judge,
     find_threshold,
     fit_calibration,
     fit_logistic,
@@ -81,7 +81,7 @@ def test_a_reader_that_is_never_right_learns_to_be_silent() -> None:
 def test_confidence_is_honest_on_rows_it_was_not_fitted_on() -> None:
     fit = calibrate(_simulate(3_000, seed=3))
     fresh = judge_all(_simulate(3_000, seed=4), fit.null_threshold, fit.calibration)
-    honesty = measure_honesty([one for one, _ in fresh], [right for _, right in fresh])
+    honesty = measure_honesty(fresh)
     assert honesty.expected_error < 0.04
     assert fit.honesty.expected_error < 0.04
     assert honesty.confidence == pytest.approx(honesty.accuracy, abs=0.02)
@@ -96,7 +96,7 @@ def test_confidence_is_honest_where_every_row_has_an_answer_and_is_answered() ->
         tuple(one for one, member in zip(fresh.answers, members, strict=True) if member),
     )
     found = judge_all(kept, None, calibration)
-    honesty = measure_honesty([one for one, _ in found], [right for _, right in found])
+    honesty = measure_honesty(found)
     assert honesty.confidence == pytest.approx(honesty.accuracy, abs=0.03)
     assert honesty.expected_error < 0.04
     old = judge_all(kept, None, replace(calibration, always=None))
@@ -150,7 +150,7 @@ def test_a_passage_without_tokens_is_silence_and_certain() -> None:
 
 def test_cross_fitting_judges_every_row_once() -> None:
     read = _simulate(150)
-    assert cross_fit(read, seed=1).rows == 150
+    assert len(cross_judge(read, seed=1)) == 150
     assert len({row.context for row in read.rows}) > FOLDS
 
 
@@ -163,19 +163,19 @@ def test_no_fold_is_judged_by_what_it_was_fitted_on() -> None:
     meaningless = Read(read.rows, noise)
     on_itself = judge_all(meaningless, find_threshold(meaningless)[1], fit_calibration(meaningless))
     flattered = np.mean([right for _, right in on_itself])
-    assert cross_fit(meaningless, seed=1).accuracy < flattered
+    assert measure_honesty(cross_judge(meaningless, seed=1)).accuracy < flattered
 
 
 def test_expected_calibration_error_of_known_bins() -> None:
     said = [0.95] * 10 + [0.55] * 10
     right = [True] * 7 + [False] * 3 + [True] * 5 + [False] * 5
-    honesty = measure_honesty(said, right)
+    honesty = measure_honesty(list(zip(said, right, strict=True)))
     assert honesty.expected_error == pytest.approx(0.5 * 0.25 + 0.5 * 0.05)
     assert [(one.rows, one.right) for one in honesty.bins] == [(10, 0.5), (10, 0.7)]
 
 
 def test_the_risk_coverage_curve_takes_the_surest_rows_first() -> None:
-    honesty = measure_honesty([0.1, 0.9, 0.8, 0.2, 1.0], [False, True, True, False, True])
+    honesty = measure_honesty([(0.1, False), (0.9, True), (0.8, True), (0.2, False), (1.0, True)])
     risks = {round(point.coverage, 2): point.risk for point in honesty.curve}
     assert risks == pytest.approx({0.2: 0, 0.4: 0, 0.6: 0, 0.8: 0.25, 1.0: 0.4})
 
@@ -198,7 +198,8 @@ def test_answers_are_compared_by_the_rules_of_the_reads_language() -> None:
     assert found[0] == [bool(row.answers) for row in right.rows]
     assert not any(found[1])
     assert [estimate(one, None)[0].value > 0 for one in (right, wrong)] == [True, False]
-    assert cross_fit(right, 13).accuracy > cross_fit(wrong, 13).accuracy
+    accurate = [measure_honesty(cross_judge(one)).accuracy for one in (right, wrong)]
+    assert accurate[0] > accurate[1]
 
 
 def _simulate(rows: int, seed: int = 5) -> Read:

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from producer.cli import main
 from tests.tiny import PASSAGES, Tiny
@@ -182,6 +184,34 @@ def test_a_card_tells_how_the_bundle_was_made(undisturbed: tuple[Bundle, list[st
     }
 
 
+def test_a_finished_runs_page_shows_its_curves_scores_data_and_recipe(
+    undisturbed: tuple[Bundle, list[str]],
+) -> None:
+    bundle, said = undisturbed
+    assert not [line for line in said if "page" in line]
+    out = bundle.folder.parent
+    page = (out / "index.html").read_text()
+    pictures = {path.stem for path in (out / "plots").glob("*.svg")}
+    assert pictures == {path.stem for path in (out / "plots").glob("*.png")}
+    assert pictures == {
+        *(f"{step}-{name}" for step in ("first", "second", "small")
+          for name in ("loss", "rate", "f1")),
+        "bundle-threshold-sweep", "bundle-reliability", "bundle-risk-coverage",
+    }  # fmt: skip
+    assert page.count("<svg") == len(pictures)
+    assert "finished" in page
+    assert "left out: nothing stands on it" in page
+    card = bundle.manifest.card
+    for score in card["scores"]:
+        assert f"{score['f1']['value']:.1f} ({score['f1']['low']:.1f} to" in page
+    for one in card["data"]:
+        assert f"<td>{one['name']}</td><td>{one['used_for']}</td><td>CC0-1.0</td>" in page
+    assert escape(RECIPE.strip()) in page
+    revisions = json.loads((out / "revisions.json").read_text())
+    assert [one["revision"] for one in revisions] == [card["origin"]["git_revision"]]
+    assert f"<code>{bundle.digest}</code>" in page
+
+
 def test_a_run_that_is_killed_goes_on_to_the_same_bundle(
     undisturbed: tuple[Bundle, list[str]], home: Path, tiny: Tiny
 ) -> None:
@@ -189,6 +219,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bundle(
     command = [
         sys.executable, "-m", "producer.cli", "training", "run", str(home / "towns.toml"),
         "--data-dir", str(home / "data"), "--encoder", str(encoder), "--out", str(out),
+        "--tensorboard",
     ]  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=ENVIRONMENT) as running:
         give_up = time.monotonic() + SECONDS
@@ -198,6 +229,12 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bundle(
         running.send_signal(signal.SIGKILL)
     assert (out / "second.done.json").is_file()
     assert not (out / "small.done.json").exists()
+    told = EventAccumulator(str(out / "first" / "tensorboard"))
+    told.Reload()
+    lines = (out / "first" / "metrics.jsonl").read_text().splitlines()
+    assert [one.step for one in told.Scalars("loss/all")] == [
+        one["step"] for one in map(json.loads, lines) if "loss" in one
+    ]
     said = _follow(home, encoder, out)
     assert {"first: finished before", "second: finished before"} < set(said)
     bundle, whole = load_bundle(out / "bundle"), undisturbed[0]

@@ -7,6 +7,7 @@ import pytest
 
 from tests.tiny import CALIBRATION, NULL_THRESHOLD, PASSAGES, QUESTIONS, SIZES, Tiny
 from training.bundle import Description, pack_bundle, strip_tokenizer
+from training.calibration_record import read_record
 from training.card import Origin, describe_data, read_texts
 from training.data import Gold, Labelled
 from training.quantize import Mode
@@ -51,6 +52,7 @@ def made(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         mode=Mode.STATIC,
         sizes=SIZES,
         processes=1,
+        record=folder / "calibration.json",
     )
     origin = Origin("steps = 1", "abc", {"held-out": 1}, None, None, "0" * 64, "30 rows")
     data = describe_data({folder / "rows.jsonl": "training"}, texts)
@@ -81,6 +83,19 @@ def test_a_card_says_how_it_was_made_what_it_scores_and_where_it_fails(made: Bun
     assert card["quantization"]["mode"] == "static"
     assert card["speed"]["window_384_tokens_ms"] > 0
     assert 0 <= card["calibration"]["expected_error"] <= 1
+
+
+def test_what_calibration_saw_is_kept_for_plots(made: Bundle) -> None:
+    record = read_record(made.folder.parent / "calibration.json")
+    assert record is not None
+    assert record.null_threshold == made.manifest.null_threshold
+    assert list(record.sets) == ["held-out", "all answered", "both"]
+    assert record.sets["all answered"].sweep == ()
+    stored = {one["data"]: one["f1"]["value"] for one in made.manifest.card["scores"]
+              if one["setting"] == "stored threshold"}  # fmt: skip
+    for name in ("held-out", "both"):
+        at = {one.threshold: one.f1 for one in record.sets[name].sweep}
+        assert at[record.null_threshold] == pytest.approx(stored[name], rel=1e-3)
 
 
 def test_the_stored_threshold_is_the_one_that_the_card_scores(made: Bundle) -> None:
