@@ -9,8 +9,8 @@ the same lock.
 So where locks reach all hosts (a local disk, NFS 4, NFS 3 with its lock daemon, CephFS), a holder
 that was overtaken changes nothing any more, however long it slept. Where they do not, numbers still
 go to one holder each, and what is left is the instant between the look and the rename: a checkpoint
-that slips through then is whole, and holds what the new holder writes for that step too. Times are
-compared by the folder's own clock, never by two hosts'.
+that slips through then is whole, and holds what the new holder writes for that step too. Who sleeps
+while it has the lock keeps it: others wait until it wakes or dies.
 """
 
 import os

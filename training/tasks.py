@@ -83,6 +83,8 @@ class Clerk:
             outcome = self._refuse(run, step, deaths) if deaths >= DEATHS else None
             if outcome is None:
                 outcome = self._work(run, step, fence)
+            if outcome is Outcome.DONE:
+                _note_finished(run)
         if outcome in (Outcome.DONE, Outcome.LEFT):
             self._pass_on(run)
         return outcome
@@ -160,9 +162,7 @@ class Clerk:
     def _pass_on(self, run: RunFolder) -> None:
         with suppress(SpanmillError):  # it is rung again by who looks for runs that wait
             step = run.read().next_step
-            if step is None:
-                run.put_turn(Turn.FINISHED)
-            else:
+            if step is not None:
                 Bell(self._post.broker, self._post.runs_root).ring(run.name, step)
 
     def _tell(
@@ -203,6 +203,12 @@ class _Pause:
         if self._told is not None:
             self._run.put_turn(Turn.RESUMED)
             self._told = None
+
+
+def _note_finished(run: RunFolder) -> None:
+    with suppress(SpanmillError):  # the steps say it too
+        if run.read().state is RunState.FINISHED:
+            run.put_turn(Turn.FINISHED)
 
 
 def _find_checkpoint(run: RunFolder, step: str) -> str | None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.tiny import Tiny
-from tests.yard import LEASE_SECONDS, Yard, lay_out
+from tests.yard import LEASE_SECONDS, Yard, lay_out, wait_long
 from training.follow import follow
 from training.recipe_file import read_recipe
 from training.run_state import RunState
@@ -88,6 +88,7 @@ def test_a_worker_that_sleeps_past_its_lease_writes_nothing_after_another_took_o
     os.kill(trainer, signal.SIGSTOP)
     yard.start_worker()
     yard.wait_until(RunState.FINISHED)
+    wait_long(lambda: yard.status().holder is None, "the other one has left it")
     before = yard.snapshot()
     os.kill(trainer, signal.SIGCONT)
     yard.wait_for_log("the run towns was taken over by another process")
