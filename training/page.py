@@ -199,7 +199,7 @@ def _list_gates(bundle: BundleManifest) -> list[tuple[str, object]]:
             f"{card['calibration']['expected_error']:.3f}",
         ),
         *((f"the same on {name}", f"{one['expected_error']:.3f}")
-          for name, one in card["honesty"].items()),
+          for name, one in card.get("honesty", {}).items()),
     ]  # fmt: skip
 
 
