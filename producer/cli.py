@@ -78,6 +78,8 @@ def spanmill(**_: bool) -> None:
 # options too, and wherever they stand.
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    # Arrow's own allocator keeps much of what was freed; this is read when Arrow is loaded.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or os.environ.get("SPANMILL_DEBUG", "") not in ("", "0")
     look = _take_format(given)

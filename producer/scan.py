@@ -1,9 +1,11 @@
 """One pass over the inputs before a job begins: rows, batches, digests, and what is odd."""
 
 import hashlib
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from producer.place import ObjectPath, Place
@@ -55,7 +57,7 @@ def scan(source: Source, batch_rows: int | None) -> Scan:
 
     cut, batches = _count_batches(sizes(), batch_rows)
     rows = sum(file.rows for file in files)
-    return Scan(tuple(files), rows, cut, batches, ids.null, ids.repeated)
+    return Scan(tuple(files), rows, cut, batches, ids.null, ids.count_repeated())
 
 
 def prove_input(path: Place, rows: int) -> InputFile:
@@ -96,15 +98,15 @@ class _IdCheck:
 
     def __init__(self, *, named: bool) -> None:
         self.null = 0
-        self.repeated = 0
         self._named = named
-        self._seen: set[int] = set()
+        self._hashes = array("q")  # a set of them would take ten times the memory
 
     def look(self, chunk: pa.Table) -> None:
         if not self._named:
             return
         self.null += chunk.num_rows - chunk.column("warning").null_count
-        ids = chunk.column("id").to_pylist() if len(self._seen) < CHECKED_IDS else []
-        before = len(self._seen)
-        self._seen.update(map(hash, ids))
-        self.repeated += len(ids) - (len(self._seen) - before)
+        room = CHECKED_IDS - len(self._hashes)
+        self._hashes.extend(map(hash, chunk.column("id").slice(0, room).to_pylist()))
+
+    def count_repeated(self) -> int:
+        return len(self._hashes) - len(np.unique(np.asarray(self._hashes)))

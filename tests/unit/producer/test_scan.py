@@ -80,6 +80,8 @@ def test_ids_are_looked_at_in_bounded_memory(
     paths = [write_input(tmp_path / f"{number}.parquet", 3) for number in range(3)]
     assert look(*paths).repeated_ids == 0
     monkeypatch.setattr(scan_module, "CHECKED_IDS", 4)
+    assert look(*paths).repeated_ids == 1
+    monkeypatch.setattr(scan_module, "CHECKED_IDS", 10)
     assert look(*paths).repeated_ids == 6
 
 
