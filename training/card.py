@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from training.calibrate import Honesty
-from training.data import Labelled
 from training.evaluate import Estimate
 from training.quantize import Gated
 from worker.contracts.bundle import prove_file
@@ -168,11 +167,6 @@ def read_revision(folder: Path) -> str:
         return "unknown (not in a git checkout)"
     changed = _git([git, "status", "--porcelain", "--untracked-files=no"], folder)
     return f"{revision} (with changes)" if changed else revision
-
-
-def count_unanswerable(rows: Sequence[Labelled]) -> int:
-    """Return how many rows have no answer."""
-    return sum(1 for row in rows if not row.answers)
 
 
 def _describe(path: Path, used_for: str, texts: Texts) -> Data:

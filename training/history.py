@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from worker.contracts.errors import InputError
 
+#: The file, in a step's folder, with a line for each step and each held-out score.
 METRICS = "metrics.jsonl"
 
 Numbers = NDArray[np.float64]

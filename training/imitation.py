@@ -41,6 +41,8 @@ _OF_ATTENTION: dict[str, _StateLoss] = {
     "attention_scores": attention_score_loss,
     "attention_maps": attention_map_loss,
 }
+#: Whoever minimizes these alone needs no map of layers: each has layers of its own.
+_UNMAPPED = {"embeddings", "relations"}
 #: These are learned through a projection when the teacher is wider or narrower.
 _PROJECTED = ("embeddings", "hidden", "cosine")
 
@@ -154,10 +156,13 @@ def plan_comparisons(
     Raises:
         UsageError: the models' layers, heads or widths do not allow it.
     """
+    losses = lesson.weights.inner()
     depths = len(list_layers(student)), len(list_layers(teacher))
-    pairs = map_layers(*depths, lesson.layer_map, lesson.layer_step)
+    pairs: tuple[tuple[int, int], ...] = ()
+    if losses.keys() - _UNMAPPED:
+        pairs = map_layers(*depths, lesson.layer_map, lesson.layer_step)
     planned = []
-    for loss in lesson.weights.inner():
+    for loss in losses:
         if loss == "relations":
             planned += _plan_relations(student, teacher, lesson)
         elif loss == "embeddings":

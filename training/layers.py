@@ -18,9 +18,8 @@ from training.checkpoint import open_model
 from training.fence import draft_of, writing
 from worker.contracts.errors import UsageError
 
-#: What a layer is watched for: its output, or a projection of its self-attention.
-PARTS = ("hidden", "query", "key", "value")
-#: A part of a layer, such as ``("value", 6)``.
+#: A part of a layer, such as ``("value", 6)``: its output is "hidden"; "query", "key" and "value" are
+#: the projections of its self-attention.
 Place = tuple[str, int]
 
 

@@ -31,6 +31,7 @@ from training.checkpoint import (
     write_checkpoint,
 )
 from training.data import Labelled
+from training.history import METRICS
 from training.predict import HeldOut, SpanModel, score_held_out
 from training.progress import Metrics, Progress, read_progress
 from training.schedule import Plan, Schedule, count_steps, find_last_step, rate_at
@@ -41,8 +42,6 @@ from worker.contracts.family import WindowSizes
 BEST = "best"
 _STATE = "training.safetensors"
 _PROGRESS = "progress.json"
-#: The file, in a run's folder, with a line for each step and each held-out score.
-METRICS = "metrics.jsonl"
 
 #: Joins items to a batch, padded with ``pad_id``.
 Collate = Callable[..., dict[str, torch.Tensor]]
@@ -142,9 +141,9 @@ class Run:
         return scores
 
     def has_lost_patience(self) -> bool:
-        """Say whether too many checkpoints went by without a better held-out F1."""
+        """Say whether as many checkpoints went by without a better held-out F1 as are waited for."""
         patience = self.schedule.patience
-        return patience is not None and self.progress.checkpoints_since_best > patience
+        return patience is not None and self.progress.checkpoints_since_best >= patience
 
     def save(self) -> None:
         """Write a checkpoint: the averaged weights to use, and all that resuming needs."""

@@ -33,8 +33,8 @@ class Schedule:
     """How to fine-tune. A step sees ``batch_windows * accumulation`` windows.
 
     The rate rises over ``warmup_share`` of the steps (over ``warmup_steps``, where given), then
-    falls to zero as a polynomial of ``decay_power``. ``patience`` is how many checkpoints without a
-    better held-out F1 are borne; None never stops early. After ``stop_after_steps`` the run ends,
+    falls to zero as a polynomial of ``decay_power``. The run ends at the ``patience``-th checkpoint
+    in a row without a better held-out F1, as in transformers; None never stops early. After ``stop_after_steps`` the run ends,
     its rates those of a whole one. ``keep`` is the checkpoint that is the run's: the best, or the
     last, where no head is trained by which they could be told apart. ``language`` is that by whose
     rules held-out answers are compared.
@@ -53,7 +53,7 @@ class Schedule:
     average_decay: _Share = 0.999
     checkpoint_every_steps: _Count = 500
     checkpoints_kept: _Count = 2
-    patience: int | None = None
+    patience: _Count | None = None
     keep: Literal["best", "last"] = "best"
     stop_after_steps: _Count | None = None
     pool_batches: _Count = 64

@@ -14,10 +14,10 @@ from typing import Any
 
 from training.follow import follow
 from training.grid import Combination
+from training.history import METRICS
 from training.lines import telling
 from training.recipe import Pack, list_needed
 from training.recipe_file import Written, read_recipe
-from training.run import METRICS
 from training.run_state import write_whole
 from training.workspace import Place, Say
 from worker.contracts.errors import SpanmillError, UsageError

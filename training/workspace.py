@@ -11,7 +11,7 @@ from training.checkpoint import find_checkpoint, prove_weights
 from training.recipe import list_names, list_needed, parse_start
 from training.recipe_file import Written
 from training.rows import Rows, find_file
-from training.run_state import write_whole as write_whole
+from training.run_state import write_whole
 from training.teacher import find_teacher
 from training.thaw import thaw
 from worker.contracts.bundle import Bundle, find_bundle, load_bundle, prove_file

@@ -8,6 +8,7 @@ from training.event_files import writing_events
 from training.follow import follow
 from training.lines import telling
 from training.recipe_file import read_recipe
+from training.run_state import check_name
 from training.thaw import thaw as thaw_bundle
 from training.workspace import Place
 from worker.contracts.bundle import find_bundle, load_bundle
@@ -47,7 +48,7 @@ def run(
     """
     written = read_recipe(recipe, settings)
     place = Place(
-        out=runs_root / written.recipe.name if out is None else out,
+        out=runs_root / check_name(written.recipe.name) if out is None else out,
         data=data_dir,
         encoder=encoder,
         processes=count_cores() if processes is None else processes,

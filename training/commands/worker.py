@@ -36,10 +36,10 @@ GRACE_SECONDS = 90.0
               envvar="SPANMILL_NICE",
               help="How far a training stands back behind other programs.")  # fmt: skip
 @click.option("--grace-seconds", default=GRACE_SECONDS, show_default=True,
-              type=click.FloatRange(1), envvar="SPANMILL_GRACE_SECONDS",
+              type=click.FloatRange(1), envvar="SPANMILL_TRAINING_GRACE_SECONDS",
               help="How long it may take to a checkpoint when told to stop.")  # fmt: skip
 @click.option("--lease-seconds", default=LEASE_SECONDS, show_default=True,
-              type=click.FloatRange(1), envvar="SPANMILL_LEASE_SECONDS",
+              type=click.FloatRange(1), envvar="SPANMILL_TRAINING_LEASE_SECONDS",
               help="A silence of its, after which others take over.")  # fmt: skip
 @click.option("--check", is_flag=True, help="Say whether a worker of this host is well, and stop.")
 @click.pass_obj

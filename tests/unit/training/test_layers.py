@@ -12,7 +12,6 @@ from training.checkpoint import open_model
 from training.export import open_checkpoint
 from training.layers import (
     ANATOMIES,
-    PARTS,
     list_layers,
     map_layers,
     measure_width,
