@@ -70,11 +70,16 @@ def make_claim(workspace: Workspace) -> dict[str, Any]:
 
 
 def begin(
-    workspace: Workspace, claim: dict[str, Any], turn: Turn, processes: int | None = None
+    workspace: Workspace,
+    claim: dict[str, Any],
+    turn: Turn,
+    processes: int | None = None,
+    *,
+    tensorboard: bool = False,
 ) -> None:
     """Claim the folder, which is held, and write down what is to be done in it.
 
-    ``processes`` is for who does it elsewhere.
+    ``processes`` and ``tensorboard`` are for who does it elsewhere.
 
     Raises:
         UsageError: it holds another run, or the rows are of no use.
@@ -98,6 +103,7 @@ def begin(
             encoder=place.encoder,
             processes=processes,
             cwd=str(Path.cwd()),
+            tensorboard=tensorboard,
         )
     )
     run.put_turn(turn)

@@ -73,11 +73,11 @@ def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             for kind, metadata in _KINDS.items():
-                picture = folder / f"{name}.{kind}"
-                draft = draft_of(picture)
+                path = folder / f"{name}.{kind}"
+                draft = draft_of(path)
                 figure.savefig(draft, format=kind, dpi=150, metadata=metadata)
                 with writing():
-                    written.append(draft.replace(picture))
+                    written.append(draft.replace(path))
     except OSError as error:
         raise WorldError(
             f"the pictures in {folder} could not be written ({error.strerror}): make room there"
