@@ -59,6 +59,7 @@ test-images: $(VENV)/.everything
 bench: $(VENV)/.everything .venv-bench-transformers/.peer .venv-bench-openvino/.peer
 	$(BIN)/python -m tests.benchmarks.memory --out bench/memory.json
 	$(BIN)/python -m tests.benchmarks.fleet --out bench/fleet.json
+	$(BIN)/python -m tests.benchmarks.ledger --out bench/ledger.json
 	$(BIN)/python -m tests.benchmarks.speed --out bench/speed.json
 
 # Where a CPU build of torch is found, it must not leave its local version behind; who answers the

@@ -67,7 +67,7 @@ def sweep_scores(read: Read, threshold: float) -> tuple[Scores, ...]:
     if all(row.answers for row in read.rows):
         return ()
     always = to_scored(read, None)
-    exact, f1 = score_rows(always)
+    exact, f1 = score_rows(always, read.language)
     empty = np.array([not one.golds for one in always])
     odds = np.array([one.null_odds for one in always])
     finite = odds[np.isfinite(odds)]

@@ -16,7 +16,7 @@ from training.calibrate import refuse_uncalibratable
 from training.fence import Fence, StoppedError, sweep, take_fence
 from training.holds import Holder, describe_hold, name_self
 from training.preflight import refuse_unfit
-from training.recipe import Pack
+from training.recipe import Pack, Recipe
 from training.recipe_file import Written
 from training.report import showing
 from training.run_state import Order, RunFolder, Turn, ask_for, write_whole
@@ -70,11 +70,16 @@ def make_claim(workspace: Workspace) -> dict[str, Any]:
 
 
 def begin(
-    workspace: Workspace, claim: dict[str, Any], turn: Turn, processes: int | None = None
+    workspace: Workspace,
+    claim: dict[str, Any],
+    turn: Turn,
+    processes: int | None = None,
+    *,
+    tensorboard: bool = False,
 ) -> None:
     """Claim the folder, which is held, and write down what is to be done in it.
 
-    ``processes`` is for who does it elsewhere.
+    ``processes`` and ``tensorboard`` are for who does it elsewhere.
 
     Raises:
         UsageError: it holds another run, or the rows are of no use.
@@ -98,6 +103,7 @@ def begin(
             encoder=place.encoder,
             processes=processes,
             cwd=str(Path.cwd()),
+            tensorboard=tensorboard,
         )
     )
     run.put_turn(turn)
@@ -119,12 +125,21 @@ def claim_folder(out: Path, claim: dict[str, Any]) -> None:
         raise UsageError(
             f"{file} is damaged ({error}): give another folder by --out, or delete this one"
         ) from error
-    changed = find_change(before, claim)
+    changed = find_change(_complete(before), claim)
     if changed is not None:
         raise UsageError(
             f"{out} holds a run in which {changed} was another: give the recipe as it was, or"
             " another folder by --out"
         )
+
+
+def _complete(claim: Any) -> Any:
+    """Return a claim with all values of its recipe: an earlier version knew fewer."""
+    try:
+        recipe = msgspec.convert(claim["recipe"], Recipe)
+    except (msgspec.ValidationError, KeyError, TypeError):
+        return claim
+    return claim | {"recipe": json.loads(msgspec.json.encode(recipe))}
 
 
 def find_change(before: Any, now: Any, inside: str = "") -> str | None:

@@ -10,6 +10,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from training.fence import draft_of, writing
 from worker.contracts.errors import WorldError
 
 #: What would make the bytes differ for the same numbers is left out.
@@ -72,9 +73,11 @@ def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             for kind, metadata in _KINDS.items():
-                draft = folder / f".{name}.{kind}.part"
+                path = folder / f"{name}.{kind}"
+                draft = draft_of(path)
                 figure.savefig(draft, format=kind, dpi=150, metadata=metadata)
-                written.append(draft.replace(folder / f"{name}.{kind}"))
+                with writing():
+                    written.append(draft.replace(path))
     except OSError as error:
         raise WorldError(
             f"the pictures in {folder} could not be written ({error.strerror}): make room there"

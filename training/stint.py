@@ -7,12 +7,13 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
+from training.event_files import writing_events
 from training.fence import sweep
 from training.follow import claim_folder, make_claim
 from training.lines import telling
 from training.recipe_file import read_recipe
 from training.report import showing
-from training.run_state import RunFolder
+from training.run_state import Order, RunFolder
 from training.run_view import note_revision
 from training.steps import take_step
 from training.workspace import Place, Say, Workspace
@@ -39,27 +40,41 @@ def do(stint: Stint, say: Say) -> None:
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]  # a log is no terminal
     sweep(stint.run.folder)
-    workspace = open_workspace(stint, say)
+    order = need_order(stint.run)
+    workspace = open_workspace(stint, order, say)
     claim_folder(stint.run.folder, make_claim(workspace))
     say(f"{stint.step}: from {workspace.recipe.steps[stint.step].start}")
     note_revision(stint.run.folder)
-    with telling(say), showing(stint.run.folder, say) as refresh:
+    with (
+        writing_events(wanted=order.tensorboard),
+        telling(say),
+        showing(stint.run.folder, say) as refresh,
+    ):
         workspace.note_done(take_step(stint.step, workspace))
         refresh()
 
 
-def open_workspace(stint: Stint, say: Say) -> Workspace:
+def need_order(run: RunFolder) -> Order:
+    """Return what was ordered.
+
+    Raises:
+        JobError: that is gone.
+    """
+    order = run.read_order()
+    if order is None:
+        raise JobError(
+            f"the order of the run {run.name} is gone: submit it again, by the command that began"
+            " it"
+        )
+    return order
+
+
+def open_workspace(stint: Stint, order: Order, say: Say) -> Workspace:
     """Return the run's workspace, with its files where they are on this machine.
 
     Raises:
         UsageError: the recipe cannot be read any more.
     """
-    order = stint.run.read_order()
-    if order is None:
-        raise JobError(
-            f"the order of the run {stint.run.name} is gone: submit it again, by the command that"
-            " began it"
-        )
     with suppress(OSError):  # relative names of a recipe mean what they meant there, if it is here
         os.chdir(order.cwd)
     written = read_recipe(str(stint.run.folder / "recipe.toml"), order.settings)

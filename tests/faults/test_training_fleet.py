@@ -64,7 +64,7 @@ def test_a_run_whose_workers_are_killed_or_stopped_goes_on_to_the_same_weights(
 
 
 def test_a_run_goes_on_while_its_broker_is_away_and_when_that_has_lost_all(yard: Yard) -> None:
-    yard.begin("--set", "steps.first.stages.0.epochs=80")
+    yard.begin("--set", "steps.first.stages.0.epochs=240")
     yard.start_worker()
     yard.server.stop()
     before = yard.status().position

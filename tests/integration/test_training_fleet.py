@@ -11,7 +11,7 @@ pytestmark = pytest.mark.timeout(900)
 
 def test_a_submitted_recipe_is_followed_to_its_end_beside_a_fleet(yard: Yard) -> None:
     short = ("--set", "steps.first.stages.0.epochs=3")
-    ran = yard.submit(*short, recipe="whole")
+    ran = yard.submit(*short, "--tensorboard", recipe="whole")
     assert ran.status == 0, ran.err
     assert "no worker is heard: start `spanmill training worker" in ran.err
     assert yard.status("whole").state == RunState.WAITING
@@ -28,6 +28,7 @@ def test_a_submitted_recipe_is_followed_to_its_end_beside_a_fleet(yard: Yard) ->
     assert (again.status, again.out) == (0, f"{yard.runs / 'whole' / 'bundle'}\n")
     assert "whole: finished" in again.err
     assert load_bundle(yard.runs / "whole" / "bundle").manifest.name == "whole"
+    assert list((yard.runs / "whole" / "first" / "tensorboard").iterdir())
     # Nothing of it lies where the fleet's batches are.
     assert yard.server.client.dbsize() == 0
     other = yard.submit(recipe="whole")

@@ -25,6 +25,7 @@ from training.checkpoint import (
     restore_optimizer,
     write_checkpoint,
 )
+from training.dropout import ByteDropout
 from training.teacher import refuse_other_tokens
 from worker.contracts.errors import UsageError, WorldError
 
@@ -95,11 +96,12 @@ def test_a_name_that_neither_disk_nor_hub_knows_is_refused(
     _refuse(Path("nobody/no-such-reader"), "no folder nobody/no-such-reader")
 
 
-def test_dropout_is_the_callers(tiny: Tiny) -> None:
+def test_dropout_is_the_callers_but_none_of_attention_maps(tiny: Tiny) -> None:
     folder = tiny.checkpoint("distilbert")
     model, family = open_model(folder, dropout=0.25, attention="eager")
-    rates = {layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)}
-    assert rates == {0.25}
+    dropped = {one.dropped for one in model.modules() if isinstance(one, ByteDropout)}
+    assert dropped == {64}  # of 256
+    assert {one.p for one in model.modules() if isinstance(one, torch.nn.Dropout)} == {0.0}
     assert family == read_family(folder)
 
 

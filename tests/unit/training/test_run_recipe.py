@@ -349,6 +349,18 @@ def test_other_data_over_the_same_folder_are_refused(
         follow(read_recipe(str(home / "towns.toml")), place, lambda _: None)
 
 
+def test_a_run_of_before_a_value_of_recipes_was_known_is_gone_on_with(
+    undisturbed: tuple[Bundle, list[str]], home: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(home / "whole", older, symlinks=True)
+    claim = json.loads((older / "run.json").read_text())
+    assert claim["recipe"]["held_out"].pop("even") is False
+    (older / "run.json").write_text(json.dumps(claim))
+    _follow(home, tiny.checkpoint("bert"), older)
+    assert load_bundle(older / "bundle").digest == undisturbed[0].digest
+
+
 def test_two_processes_do_not_work_in_one_folder(home: Path, tiny: Tiny, tmp_path: Path) -> None:
     with (tmp_path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

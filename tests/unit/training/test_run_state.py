@@ -142,3 +142,16 @@ def test_an_order_that_is_damaged_is_told(run: RunFolder) -> None:
     (run.folder / "order.json").write_text("{")
     with pytest.raises(UsageError, match="is damaged"):
         run.read()
+
+
+def test_a_run_of_an_older_release_is_read_too(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "old")
+    run.folder.mkdir()
+    claim = '{"recipe": {"steps": {"first": {}, "bundle": {}}}, "files": {}}'
+    (run.folder / "run.json").write_text(claim)
+    assert run.read().state is RunState.STOPPED
+    finish(run, "first")
+    assert describe(read_status(run)) == "old: stopped, step bundle (2 of 2)"
+    (run.folder / "run.json").write_text("{")
+    with pytest.raises(UsageError, match="is damaged"):
+        run.read()
