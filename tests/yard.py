@@ -198,7 +198,7 @@ class Yard:
                 self.kill(worker.pid)
 
     def _log(self, number: int) -> Path:
-        return self.folder / f"worker-{number}.log"
+        return self.folder / f"trainer-{number}.log"
 
 
 def lay_out(folder: Path) -> None:

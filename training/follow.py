@@ -19,8 +19,8 @@ from training.preflight import refuse_unfit
 from training.recipe import Pack, Recipe
 from training.recipe_file import Written
 from training.report import showing
-from training.run_state import Order, RunFolder, Turn, ask_for, write_whole
-from training.run_view import CLAIM, note_revision
+from training.run_state import CLAIM, Order, RunFolder, Turn, ask_for, write_whole
+from training.run_view import note_revision
 from training.steps import take_step
 from training.workspace import Place, Say, Workspace
 from worker.contracts.errors import SpanmillError, UsageError, WorldError

@@ -18,8 +18,8 @@ from training.checkpoint import open_model
 from training.fence import draft_of, writing
 from worker.contracts.errors import UsageError
 
-#: A part of a layer, such as ``("value", 6)``: its output is "hidden"; "query", "key" and "value" are
-#: the projections of its self-attention.
+#: A part of a layer, such as ``("value", 6)``: its output is "hidden"; "query", "key" and "value"
+#: are the projections of its self-attention.
 Place = tuple[str, int]
 
 

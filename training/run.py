@@ -141,7 +141,7 @@ class Run:
         return scores
 
     def has_lost_patience(self) -> bool:
-        """Say whether as many checkpoints went by without a better held-out F1 as are waited for."""
+        """Say whether enough checkpoints went by without a better held-out F1."""
         patience = self.schedule.patience
         return patience is not None and self.progress.checkpoints_since_best >= patience
 

@@ -22,6 +22,8 @@ from worker.contracts.errors import UsageError, WorldError
 from worker.contracts.store import LocalStore
 
 ORDER = "order.json"
+#: What the folder is for.
+CLAIM = "run.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -169,7 +171,7 @@ class RunFolder:
         order = self.read_order()
         if order is not None:
             return order.steps
-        raw = self._store.read("run.json")  # of an older release
+        raw = self._store.read(CLAIM)  # of an older release
         if raw is None:
             raise UsageError(
                 f"{self.folder} holds no run: give the folder of one, or its name and --runs-root"
@@ -177,7 +179,7 @@ class RunFolder:
         try:
             return tuple(json.loads(raw)["recipe"]["steps"])
         except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{self.folder / 'run.json'} is damaged: {error}") from error
+            raise UsageError(f"{self.folder / CLAIM} is damaged: {error}") from error
 
     def _list_turns(self) -> list[tuple[int, Turn]]:
         found = (_EVENT.fullmatch(name) for name in self._store.names("events"))

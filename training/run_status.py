@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.history import METRICS
 from training.lines import describe_seconds
 from training.run_state import RunFolder, RunState
 
@@ -44,7 +45,7 @@ def read_status(run: RunFolder) -> RunStatus:
     """
     standing = run.read()
     step = None if standing.state is RunState.FINISHED else standing.next_step
-    progress = {} if step is None else read_progress(run.folder / step / "metrics.jsonl")
+    progress = {} if step is None else read_progress(run.folder / step / METRICS)
     return RunStatus(
         run=run.name,
         state=standing.state,

@@ -12,11 +12,10 @@ from training.calibration_record import CalibrationRecord, read_card, read_recor
 from training.card import Trained, read_revision
 from training.history import METRICS, History, read_history
 from training.recipe import Recipe, list_needed
-from training.run_state import write_whole
+from training.run_state import CLAIM, write_whole
 from worker.contracts.bundle import MANIFEST, BundleManifest, digest_bytes, parse_manifest
 from worker.contracts.errors import UsageError
 
-CLAIM = "run.json"
 _RECIPE, _REVISIONS = "recipe.toml", "revisions.json"
 
 

@@ -34,10 +34,10 @@ class Schedule:
 
     The rate rises over ``warmup_share`` of the steps (over ``warmup_steps``, where given), then
     falls to zero as a polynomial of ``decay_power``. The run ends at the ``patience``-th checkpoint
-    in a row without a better held-out F1, as in transformers; None never stops early. After ``stop_after_steps`` the run ends,
-    its rates those of a whole one. ``keep`` is the checkpoint that is the run's: the best, or the
-    last, where no head is trained by which they could be told apart. ``language`` is that by whose
-    rules held-out answers are compared.
+    in a row without a better held-out F1, as in transformers; None never stops early. After
+    ``stop_after_steps`` the run ends, its rates those of a whole one. ``keep`` is the checkpoint
+    that is the run's: the best, or the last, where no head is trained by which they could be told
+    apart. ``language`` is that by whose rules held-out answers are compared.
     """
 
     learning_rate: float = 1e-4

@@ -12,13 +12,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from training.follow import follow
+from training.follow import follow, hold
 from training.grid import Combination
 from training.history import METRICS
 from training.lines import telling
 from training.recipe import Pack, list_needed
 from training.recipe_file import Written, read_recipe
-from training.run_state import write_whole
+from training.run_state import RunFolder, write_whole
 from training.workspace import Place, Say
 from worker.contracts.errors import SpanmillError, UsageError
 
@@ -56,7 +56,7 @@ class Outcome:
     error: str | None
 
 
-def sweep(
+def follow_all(
     recipe: str,
     settings: Sequence[str],
     combinations: Sequence[Combination],
@@ -66,25 +66,25 @@ def sweep(
     """Follow the recipe for every combination, in a folder of its own under the place's.
 
     Raises:
-        UsageError: no combination gives a recipe.
+        UsageError: no combination gives a recipe, or another sweep works in the folder.
         WorldError: the disk does not take the report.
     """
     plans = {one.name: _read(recipe, (*settings, *one.settings)) for one in combinations}
     faults = [plan for plan in plans.values() if isinstance(plan, UsageError)]
     if len(faults) == len(plans):
         raise faults[0]
-    place.out.mkdir(parents=True, exist_ok=True)
-    outcomes = _read_report(place.out)
-    for number, one in enumerate(combinations, 1):
-        say(f"{one.name}: {number} of {len(combinations)}")
-        before, began = outcomes.get(one.name), time.monotonic()
-        outcomes[one.name] = Outcome(one.name, one.values, _spent(before), None, "interrupted")
-        try:
-            outcomes[one.name] = _follow(one, plans[one.name], place, say, before)
-        finally:
-            spent = time.monotonic() - began
-            outcomes[one.name] = _add_time(outcomes[one.name], before, spent)
-            _write_report(place.out, recipe, settings, outcomes)
+    with hold(RunFolder(place.out), "spanmill training sweep"):
+        outcomes = _read_report(place.out)
+        for number, one in enumerate(combinations, 1):
+            say(f"{one.name}: {number} of {len(combinations)}")
+            before, began = outcomes.get(one.name), time.monotonic()
+            outcomes[one.name] = Outcome(one.name, one.values, _spent(before), None, "interrupted")
+            try:
+                outcomes[one.name] = _follow(one, plans[one.name], place, say, before)
+            finally:
+                spent = time.monotonic() - began
+                outcomes[one.name] = _add_time(outcomes[one.name], before, spent)
+                _write_report(place.out, recipe, settings, outcomes)
     return [outcomes[one.name] for one in combinations]
 
 

@@ -7,7 +7,7 @@ import click
 from training.commands.run import say
 from training.grid import combine, parse_axis
 from training.recipe_file import find_recipe
-from training.sweep import sweep as follow_all
+from training.sweep import follow_all
 from training.sweep_text import to_markdown
 from training.workspace import Place
 from worker.settings import count_cores
@@ -26,7 +26,10 @@ FAILED = 1
 @click.option("--until", metavar="STEP",
               help="The last step to take, to leave out the bundle; default: all.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path),
-              help="The sweep's folder. Default: spanmill-runs/<recipe>-sweep.")  # fmt: skip
+              help="The sweep's folder. Default: <recipe>-sweep in --runs-root.")  # fmt: skip
+@click.option("--runs-root", default="spanmill-runs", show_default=True,
+              envvar="SPANMILL_RUNS_ROOT", type=click.Path(path_type=Path),
+              help="Folder of the runs.")  # fmt: skip
 @click.option("--data-dir", required=True, envvar="SPANMILL_DATA", show_envvar=True,
               type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Where the recipe's files are.")  # fmt: skip
@@ -41,6 +44,7 @@ def sweep(
     settings: tuple[str, ...],
     until: str | None,
     out: Path | None,
+    runs_root: Path,
     data_dir: Path,
     encoder: str | None,
     processes: int | None,
@@ -52,7 +56,7 @@ def sweep(
     """
     name = find_recipe(recipe).stem
     place = Place(
-        out=Path("spanmill-runs") / f"{name}-sweep" if out is None else out,
+        out=runs_root / f"{name}-sweep" if out is None else out,
         data=data_dir,
         encoder=encoder,
         processes=count_cores() if processes is None else processes,

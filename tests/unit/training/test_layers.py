@@ -10,18 +10,12 @@ from transformers import AutoConfig, PreTrainedModel
 from tests.tiny import SIZES, write_checkpoint
 from training.checkpoint import open_model
 from training.export import open_checkpoint
-from training.layers import (
-    ANATOMIES,
-    list_layers,
-    map_layers,
-    measure_width,
-    take_layers,
-    watch,
-)
+from training.layers import ANATOMIES, list_layers, map_layers, measure_width, take_layers, watch
 from training.losses import score_attention
 from worker.contracts.errors import UsageError
 
 MODEL_TYPES = sorted(ANATOMIES)
+PARTS = ("hidden", "query", "key", "value")
 
 
 @pytest.fixture(scope="module")

@@ -183,6 +183,7 @@ def test_a_name_that_leads_nowhere_is_one_sentence(setting: str, named: str, rec
     ("setting", "named"),
     [
         ("steps.first.schedule.batch_windows=0", "`int` >= 1"),
+        ("steps.first.schedule.patience=-1", "`int` >= 1"),
         ("steps.first.schedule.precision=fp8", "fp8"),
         ("steps.first.schedule.precision=fp16", "fp16"),
         ("steps.first.schedule.learning_rate=fast", "learning_rate"),

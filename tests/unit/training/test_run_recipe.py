@@ -368,6 +368,17 @@ def test_two_processes_do_not_work_in_one_folder(home: Path, tiny: Tiny, tmp_pat
             _follow(home, tiny.checkpoint("bert"), tmp_path)
 
 
+def test_a_recipes_name_leads_to_no_other_folder(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["training", "run", str(home / "towns.toml"), "--data-dir", str(home / "data")]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--runs-root", str(tmp_path / "runs"), "--set", "name='../elsewhere'"])
+    assert ended.value.code == 2
+    assert "'../elsewhere' cannot be a run's name" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_report_that_is_not_there_is_told_before_anything_is_trained(
     home: Path, tiny: Tiny, tmp_path: Path
 ) -> None:

@@ -12,7 +12,9 @@ import pytest
 from producer.cli import main
 from tests.tiny import Tiny
 from tests.towns import write_towns
+from training.follow import hold
 from training.progress import LOGGER
+from training.run_state import RunFolder
 from training.sweep import Outcome, Result
 from training.sweep_text import to_markdown
 
@@ -116,6 +118,22 @@ def test_a_failing_combination_is_told_in_its_row_and_stops_no_other(
     assert again[good["name"]] == good
     failed = "learning_rate=1e30,batch_windows=16"
     assert again[failed]["seconds"] > runs[failed]["seconds"]
+
+
+def test_two_sweeps_do_not_work_in_one_folder(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SPANMILL_RUNS_ROOT", str(tmp_path / "runs"))
+    out = tmp_path / "runs" / "small-sweep"
+    words = ["training", "sweep", str(home / "small.toml"), "--data-dir", str(home / "data")]
+    with hold(RunFolder(out), "another sweep"), pytest.raises(SystemExit) as ended:
+        main([*words, "--over", f"{RATE}=1e-3,2e-3"])
+    assert ended.value.code == 2
+    assert f"another process works in {out}" in capsys.readouterr().err
+    assert not (out / "sweep.json").exists()
 
 
 class _Interrupt(logging.Handler):
