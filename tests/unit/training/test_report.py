@@ -246,6 +246,20 @@ def test_a_page_that_cannot_be_written_is_told_and_ends_no_run(run: Path) -> Non
     assert line.startswith("the page of the run was not written: the pictures in")
 
 
+def test_a_page_that_breaks_in_a_new_way_ends_no_run_either(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "plot_history", break_down)
+    said: list[str] = []
+    with showing(run, said.append) as refresh:
+        refresh()
+    (line,) = said
+    assert line.startswith("the page of the run was not written (unexpected ZeroDivisionError)")
+
+
 def test_every_revision_that_took_steps_is_noted_once(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

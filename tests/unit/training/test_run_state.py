@@ -1,14 +1,16 @@
 """A run's state follows from its folder: what was ordered, done, held, and what happened."""
 
+import fcntl
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from training.broker import find_broker
 from training.doorbell import WIRE_VERSION, read_message
 from training.fence import Fence, take_fence
-from training.holds import Holder, name_self
+from training.holds import LOCK, Holder, name_self
 from training.run_state import Order, RunFolder, RunState, Turn, check_name, find_run, list_runs
 from training.run_status import describe, read_status
 from worker.contracts.errors import UsageError
@@ -72,6 +74,8 @@ def test_a_run_is_finished_when_its_last_step_is_done(run: RunFolder) -> None:
     finish(run, "second")
     assert run.read().state is RunState.FINISHED
     assert describe(read_status(run)) == "towns: finished"
+    run.put_turn(Turn.CANCELLED)  # too late: there is nothing to cancel any more
+    assert run.read().state is RunState.FINISHED
 
 
 def test_progress_is_read_from_the_end_of_a_steps_metrics(run: RunFolder) -> None:
@@ -142,3 +146,16 @@ def test_an_order_that_is_damaged_is_told(run: RunFolder) -> None:
     (run.folder / "order.json").write_text("{")
     with pytest.raises(UsageError, match="is damaged"):
         run.read()
+
+
+def test_turns_of_one_moment_get_numbers_of_their_own(run: RunFolder) -> None:
+    run.put_turn(Turn.SUBMITTED)
+    with (run.folder / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as who puts a turn, and is not done yet
+        other = Thread(target=run.put_turn, args=[Turn.CANCELLED])
+        other.start()
+        other.join(0.5)
+        assert other.is_alive()
+        (run.folder / "events" / "0002-submitted.json").write_text("{}")
+    other.join()
+    assert run.read().state is RunState.CANCELLED
