@@ -70,6 +70,7 @@ class Order:
     encoder: str | None
     processes: int | None
     cwd: str
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,25 @@
 """What a worker does of a run at a time: one step, as the run's folder says it."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
+from training.checkpoint import HubAwayError
+from training.event_files import writing_events
 from training.fence import sweep
 from training.follow import claim_folder, make_claim
 from training.lines import telling
 from training.recipe_file import read_recipe
 from training.report import showing
-from training.run_state import RunFolder
+from training.run_state import Order, RunFolder
 from training.run_view import note_revision
 from training.steps import take_step
 from training.workspace import Place, Say, Workspace
-from worker.contracts.errors import JobError
+from worker.contracts.errors import JobError, WorldError
 from worker.settings import count_cores
 
 
@@ -35,17 +38,52 @@ def do(stint: Stint, say: Say) -> None:
     Raises:
         UsageError: files, encoder or recipe are not those that the run began with.
         JobError: the loss is no number, a gate is not passed, or the process is to stop.
-        WorldError: the disk does not take it.
+        WorldError: the disk does not take it, or the hub is out of reach.
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]  # a log is no terminal
     sweep(stint.run.folder)
-    workspace = open_workspace(stint, say)
-    claim_folder(stint.run.folder, make_claim(workspace))
-    say(f"{stint.step}: from {workspace.recipe.steps[stint.step].start}")
-    note_revision(stint.run.folder)
-    with telling(say), showing(stint.run.folder, say) as refresh:
-        workspace.note_done(take_step(stint.step, workspace))
-        refresh()
+    with waiting_for_the_hub():
+        workspace = open_workspace(stint, say)
+        claim_folder(stint.run.folder, make_claim(workspace))
+        say(f"{stint.step}: from {workspace.recipe.steps[stint.step].start}")
+        note_revision(stint.run.folder)
+        wanted = read_order(stint.run).tensorboard
+        with (
+            writing_events(wanted=wanted),
+            telling(say),
+            showing(stint.run.folder, say) as refresh,
+        ):
+            workspace.note_done(take_step(stint.step, workspace))
+            refresh()
+
+
+@contextmanager
+def waiting_for_the_hub() -> Iterator[None]:
+    """Take a hub that is away as the world's fault: who submitted the run did reach it.
+
+    Raises:
+        WorldError: it is out of reach inside.
+    """
+    try:
+        yield
+    except HubAwayError as error:
+        raise WorldError(str(error)) from error
+
+
+def read_order(run: RunFolder) -> Order:
+    """Return what was ordered.
+
+    Raises:
+        UsageError: it is damaged.
+        JobError: it is gone.
+    """
+    order = run.read_order()
+    if order is None:
+        raise JobError(
+            f"the order of the run {run.name} is gone: submit it again, by the command that began"
+            " it"
+        )
+    return order
 
 
 def open_workspace(stint: Stint, say: Say) -> Workspace:
@@ -54,12 +92,7 @@ def open_workspace(stint: Stint, say: Say) -> Workspace:
     Raises:
         UsageError: the recipe cannot be read any more.
     """
-    order = stint.run.read_order()
-    if order is None:
-        raise JobError(
-            f"the order of the run {stint.run.name} is gone: submit it again, by the command that"
-            " began it"
-        )
+    order = read_order(stint.run)
     with suppress(OSError):  # relative names of a recipe mean what they meant there, if it is here
         os.chdir(order.cwd)
     written = read_recipe(str(stint.run.folder / "recipe.toml"), order.settings)

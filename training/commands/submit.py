@@ -36,6 +36,7 @@ FAILED = 1
               help="Of the recipe, such as steps.first.schedule.seed=2; repeat it.")  # fmt: skip
 @click.option("--processes", default=None, type=click.IntRange(min=1),
               help="How many read to score a bundle; default: the worker's cores.")  # fmt: skip
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard's event files too.")
 @broker_option(required=True)
 @click.option("--wait", is_flag=True, help="Follow the run to its end.")
 def submit(
@@ -46,6 +47,7 @@ def submit(
     encoder: str | None,
     settings: tuple[str, ...],
     processes: int | None,
+    tensorboard: bool,
     broker: Broker,
     wait: bool,
 ) -> int:
@@ -56,7 +58,7 @@ def submit(
     written = read_recipe(recipe, settings)
     folder = find_place(written, out, runs_root)
     place = Place(out=folder, data=data_dir, encoder=encoder)
-    run = order(written, place, broker, processes)
+    run = order(written, place, broker, processes=processes, tensorboard=tensorboard)
     status = run.read()
     if status.state is RunState.FINISHED:
         say(f"{run.name}: finished")
@@ -88,7 +90,14 @@ def find_place(written: Written, out: Path | None, runs_root: Path | None) -> Pa
     return folder
 
 
-def order(written: Written, place: Place, broker: Broker, processes: int | None) -> RunFolder:
+def order(
+    written: Written,
+    place: Place,
+    broker: Broker,
+    *,
+    processes: int | None,
+    tensorboard: bool,
+) -> RunFolder:
     """Claim the run's folder and ring for its next step, unless somebody is at it.
 
     Raises:
@@ -107,7 +116,7 @@ def order(written: Written, place: Place, broker: Broker, processes: int | None)
     if workspace.unfinished:
         Ledger(broker).check(SENDER_KEYS)
     with hold(run, "spanmill training submit"):
-        begin(workspace, claim, Turn.SUBMITTED, processes)
+        begin(workspace, claim, Turn.SUBMITTED, processes=processes, tensorboard=tensorboard)
     step = run.read().next_step
     if step is not None:
         Bell(broker, place.out.parent).ring(run.name, step)

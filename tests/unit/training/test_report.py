@@ -21,6 +21,7 @@ from training.progress import LOGGER
 from training.recipe_file import read_recipe
 from training.report import showing, write_page
 from training.run_plot import thin
+from training.run_state import Order, RunFolder
 from training.run_view import look_at, note_revision
 from worker.contracts.errors import UsageError
 
@@ -279,3 +280,13 @@ def test_a_long_way_is_thinned_to_means_between_its_percentiles() -> None:
     assert (mean < high).all()
     few = np.array([3.0, 1.0, 2.0])
     assert all(np.array_equal(one, few) for one in thin(few, 50))
+
+
+def test_a_run_that_was_to_end_before_its_recipe_is_finished_there(run: Path) -> None:
+    order = Order(
+        text="", settings=(), steps=("first",), data="/data", encoder=None, processes=None, cwd="/"
+    )
+    assert not look_at(run).finished
+    RunFolder(run).put_order(order)
+    assert look_at(run).finished
+    assert "finished · " in write_page(run).read_text()
