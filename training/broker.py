@@ -11,6 +11,7 @@ import click
 from worker.contracts.broker import Broker, parse_broker
 from worker.contracts.broker_url import URL as FLEET_URL
 from worker.contracts.broker_url import complete_url
+from worker.contracts.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,19 +46,25 @@ def find_broker(given: str | None) -> Broker | None:
     """Return the broker that was given, or else the fleet's with another database.
 
     Raises:
-        UsageError: a URL is none, or a file that is to hold a secret cannot be read.
+        UsageError: a URL is none, is the fleet's own, or a file that is to hold a secret cannot be
+            read.
     """
-    if given is not None:
-        url = complete_url(given, os.environ)
-        assert url is not None  # noqa: S101  something was given
-        broker = parse_broker(url)
-        return broker if _names_database(given) else replace(broker, database=DATABASE)
     named = os.environ.get(FLEET_URL, "")
     url = complete_url(named if named else None, os.environ)
-    if url is None:
-        return None
-    fleet = parse_broker(url)
-    return replace(fleet, database=fleet.database + 1)
+    fleet = None if url is None else parse_broker(url)
+    if given is None:
+        return None if fleet is None else replace(fleet, database=fleet.database + 1)
+    url = complete_url(given, os.environ)
+    assert url is not None  # noqa: S101  something was given
+    broker = parse_broker(url)
+    if not _names_database(given):
+        broker = replace(broker, database=DATABASE)
+    if fleet is not None and broker.name.partition("://")[2] == fleet.name.partition("://")[2]:
+        raise UsageError(
+            f"the trainings' broker {broker.name} is the fleet's own database: name another one in"
+            f" --broker or {URL}"
+        )
+    return broker
 
 
 def _names_database(url: str) -> bool:

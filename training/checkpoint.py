@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel
@@ -25,6 +25,10 @@ POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta")
 #: What the families call their dropouts, of hidden states and of attention maps.
 _DROPOUTS = ("hidden_dropout_prob", "dropout", "qa_dropout")
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
+
+
+class HubAwayError(UsageError):
+    """The hub is out of reach: another name or a folder helps, or the network coming back."""
 
 
 def find_checkpoint(name: str) -> Path:
@@ -251,10 +255,21 @@ def _fetch(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(_NEEDED)))
     except Exception as error:
-        raise UsageError(
+        kind = HubAwayError if _is_away(error) else UsageError
+        raise kind(
             f"there is no folder {name}, and the hub gives no model of that name"
             f" ({type(error).__name__}): check the name and the network, or give a folder"
         ) from error
+
+
+def _is_away(error: BaseException) -> bool:
+    """Say whether the hub may answer another time: it refused nothing, and asking is allowed."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    response = getattr(error, "response", None)
+    if response is not None:
+        return bool(response.status_code >= 500 or response.status_code == 429)
+    return isinstance(error, OSError)
 
 
 def _sync(path: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from training.checkpoint import find_checkpoint
 from training.data import Labelled, refuse_shared_passages
+from training.disk import keeping
 from training.features import Feature, make_features, pad
 from training.imitation import UNLABELLED, Imitation
 from training.layers import take_layers
@@ -79,13 +80,15 @@ def prepare_student(student: Student, out: Path, seed: int) -> Path:
 
     Raises:
         UsageError: it cannot be used, or has no head although it should.
+        WorldError: the disk does not take it.
     """
     source = find_checkpoint(student.checkpoint)
     refuse_headless(student, source)
     if student.layers is None:
         return source
     torch.manual_seed(seed)
-    out.mkdir(parents=True, exist_ok=True)
+    with keeping(out):
+        out.mkdir(parents=True, exist_ok=True)
     return take_layers(source, student.layers, out / "student")
 
 

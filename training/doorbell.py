@@ -17,7 +17,7 @@ from training.run_state import RunFolder, RunState, check_name, list_runs
 from worker.contracts.broker import Broker, connect, translate
 from worker.contracts.errors import SpanmillError, WorldError
 from worker.contracts.queue import make_app
-from worker.contracts.root import name_root
+from worker.contracts.root import name_root, read_root
 from worker.contracts.store import LocalStore
 
 TASK = "spanmill.training.take_step"
@@ -71,7 +71,7 @@ class Bell:
         root = name_root(LocalStore(self._runs_root))
         message = Message(run, step, root, WIRE_VERSION)
         try:
-            self._redis.set(f"{_SENT}:{run}", step, ex=AGAIN_SECONDS)
+            self._redis.set(f"{_SENT}:{root}:{run}", step, ex=AGAIN_SECONDS)
             self._app.send_task(
                 TASK,
                 kwargs=msgspec.to_builtins(message),
@@ -100,7 +100,8 @@ class Bell:
         try:
             if int(self._redis.llen(QUEUE)) >= len(due):
                 return []  # a message for each waits there, as far as anybody can tell
-            names = [(run, step) for run, step in due if not self._redis.exists(f"{_SENT}:{run}")]
+            root = read_root(LocalStore(self._runs_root))
+            names = [one for one in due if not self._redis.exists(f"{_SENT}:{root}:{one[0]}")]
         except RedisError as error:
             raise translate(error, self._broker) from error
         for run, step in names:

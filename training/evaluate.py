@@ -1,20 +1,24 @@
 """Scores a graph or a bundle on labelled rows, as the worker reads them, with intervals."""
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import get_context
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.data import Labelled
+from training.fence import heed
 from worker.contracts.options import ReadingOptions
 from worker.contracts.records import Answer, Example
 from worker.contracts.verdict import Calibration, Logistic
 from worker.opening import Graph, open_graph
 from worker.orphan import die_with
+from worker.reading.reader import Reader
 from worker.reading.sample import read_all
 from worker.reading.scores import (
     ENGLISH,
@@ -26,6 +30,8 @@ from worker.reading.scores import (
 )
 
 RESAMPLES = 1_000
+#: Rows that are read at once: after each the process stops, if that is wished.
+PART_ROWS = 64
 #: Confidence is not looked at here: before calibration there is none.
 _UNCALIBRATED = Calibration(Logistic(0.0, 0.0), Logistic(0.0, 0.0))
 
@@ -57,6 +63,9 @@ def read_rows(graph: Graph, rows: Sequence[Labelled], processes: int) -> Read:
     """Answer every row, always, in so many processes, one window a run on one thread each.
 
     A question put to the same passage twice is read once.
+
+    Raises:
+        StoppedError: the process is to stop.
     """
     first: dict[tuple[str, str], Labelled] = {}
     for row in rows:
@@ -114,18 +123,42 @@ def bootstrap(values: NDArray[np.float64], groups: NDArray[np.int64], seed: int 
 
 
 def _read_parts(graph: Graph, rows: Sequence[Labelled], processes: int) -> list[Answer]:
+    size = max(1, min(PART_ROWS, math.ceil(len(rows) / processes)))
+    parts = [rows[first : first + size] for first in range(0, len(rows), size)]
     if processes == 1:
-        return _read_part(graph, rows)
-    parts = [rows[number::processes] for number in range(processes)]
-    with ProcessPoolExecutor(
+        reader = _open(graph)
+        return _join(_read_part(reader, part) for part in parts)
+    pool = ProcessPoolExecutor(
         processes, get_context("spawn"), initializer=die_with, initargs=(os.getpid(),)
-    ) as pool:
-        read = list(pool.map(_read_part, [graph] * processes, parts))
-    return [read[number % processes][number // processes] for number in range(len(rows))]
+    )
+    try:
+        return _join(pool.map(_read_elsewhere, [graph] * len(parts), parts))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _read_part(graph: Graph, rows: Sequence[Labelled]) -> list[Answer]:
-    reader = open_graph(graph, _UNCALIBRATED, ReadingOptions(null_threshold=None))
+def _join(parts: Iterable[list[Answer]]) -> list[Answer]:
+    """Return the answers of all parts, as long as nobody wishes this process to stop."""
+    answers: list[Answer] = []
+    for part in parts:
+        answers += part
+        heed()
+    return answers
+
+
+def _open(graph: Graph) -> Reader:
+    return open_graph(graph, _UNCALIBRATED, ReadingOptions(null_threshold=None))
+
+
+#: In a process of a pool, which reads one graph and ends.
+_open_once = lru_cache(maxsize=1)(_open)
+
+
+def _read_elsewhere(graph: Graph, rows: Sequence[Labelled]) -> list[Answer]:
+    return _read_part(_open_once(graph), rows)
+
+
+def _read_part(reader: Reader, rows: Sequence[Labelled]) -> list[Answer]:
     examples = [
         Example(number, row.id, row.question, row.context) for number, row in enumerate(rows)
     ]

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from training.fence import writing
 from training.progress import listening
 from worker.contracts.errors import UsageError, WorldError
 
@@ -45,11 +46,11 @@ class _Events(logging.Handler):
         if line is None or folder is None:
             return
         try:
-            writer = self._open(folder / FOLDER, line["step"])
-            for name, value in list_scalars(line).items():
-                writer.add_scalar(name, value, line["step"])
-            if "held_out" in line:
-                writer.flush()
+            with writing():
+                writer = self._open(folder / FOLDER, line["step"])
+                for name, value in list_scalars(line).items():
+                    writer.add_scalar(name, value, line["step"])
+                writer.flush()  # what waited would be written later, by whoever was overtaken too
         except OSError as error:
             raise WorldError(
                 f"the event files in {folder / FOLDER} cannot be written ({error.strerror}): make"

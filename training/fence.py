@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from threading import Event, Thread
+from typing import NoReturn
 
 import msgspec
 
@@ -166,6 +167,22 @@ def writing() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Be the only one inside for a run's folder, whether this process holds it or not.
+
+    Raises:
+        StoppedError: this process held it, and somebody has taken over.
+        WorldError: the folder is away, or its lock is held for long.
+    """
+    if _current and _current[-1].folder == folder:
+        with writing():
+            yield
+    else:
+        with locked(folder, WRITE_SECONDS):
+            yield
+
+
 def draft_of(path: Path) -> Path:
     """Return where to write what becomes ``path``: no two holders write to the same draft."""
     number = f".{_current[-1].number}" if _current else ""
@@ -197,7 +214,16 @@ def heed() -> None:
     """
     wish = find_wish()
     if wish is not None:
-        raise StoppedError(wish, describe_wish(wish, _current[-1].folder.name))
+        stop(wish)
+
+
+def stop(wish: Wish) -> NoReturn:
+    """Stop because of a wish of this process's hold.
+
+    Raises:
+        StoppedError: always.
+    """
+    raise StoppedError(wish, describe_wish(wish, _current[-1].folder.name))
 
 
 def describe_wish(wish: Wish, run: str) -> str:
@@ -208,8 +234,14 @@ def describe_wish(wish: Wish, run: str) -> str:
             " there any more"
         )
     if wish is Wish.CANCEL:
-        return f"the run {run} was cancelled: the command that began it goes on from here"
-    return f"the run {run} is left to another worker, from here on"
+        return (
+            f"the run {run} was cancelled: the command that began it goes on from its last"
+            " checkpoint, or makes the bundle again"
+        )
+    return (
+        f"the run {run} is left to another worker, which goes on from its last checkpoint, or makes"
+        " the bundle again"
+    )
 
 
 def take_fence(folder: Path, holder: Holder, ask: Ask = nobody_asks) -> Fence | Hold:

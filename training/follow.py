@@ -73,8 +73,8 @@ def begin(
     workspace: Workspace,
     claim: dict[str, Any],
     turn: Turn,
-    processes: int | None = None,
     *,
+    processes: int | None = None,
     tensorboard: bool = False,
 ) -> None:
     """Claim the folder, which is held, and write down what is to be done in it.
@@ -100,13 +100,19 @@ def begin(
             settings=written.settings,
             steps=tuple(workspace.needed),
             data=str(place.data.absolute()),
-            encoder=place.encoder,
+            encoder=None if place.encoder is None else locate(place.encoder),
             processes=processes,
             cwd=str(Path.cwd()),
             tensorboard=tensorboard,
         )
     )
     run.put_turn(turn)
+
+
+def locate(encoder: str) -> str:
+    """Return a folder's whole path: elsewhere a short one could be taken for a hub name."""
+    folder = Path(encoder)
+    return str(folder.absolute()) if folder.exists() else encoder
 
 
 def claim_folder(out: Path, claim: dict[str, Any]) -> None:

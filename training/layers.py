@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from training.checkpoint import open_model
+from training.disk import keeping
 from training.fence import draft_of, writing
 from worker.contracts.errors import UsageError
 
@@ -118,6 +119,7 @@ def take_layers(source: Path, layers: Sequence[int], folder: Path) -> Path:
 
     Raises:
         UsageError: the layers are not there, or not in ascending order.
+        WorldError: the disk does not take it.
     """
     model, _ = open_model(source, dropout=0.0, attention="eager")
     stack = list_layers(model)
@@ -127,12 +129,14 @@ def take_layers(source: Path, layers: Sequence[int], folder: Path) -> Path:
             del stack[layer - 1]
     model.config.num_hidden_layers = len(layers)
     draft = draft_of(folder)
-    shutil.rmtree(draft, ignore_errors=True)
-    model.save_pretrained(draft)
-    shutil.copyfile(source / "tokenizer.json", draft / "tokenizer.json")
-    with writing():
-        shutil.rmtree(folder, ignore_errors=True)
-        return draft.rename(folder)
+    with keeping(folder):
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        model.save_pretrained(draft)
+        shutil.copyfile(source / "tokenizer.json", draft / "tokenizer.json")
+        with writing():
+            shutil.rmtree(folder, ignore_errors=True)
+            return draft.rename(folder)
 
 
 def refuse_missing_layers(name: str, depth: int, layers: Sequence[int]) -> None:

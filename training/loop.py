@@ -7,7 +7,7 @@ from typing import Any
 from accelerate import skip_first_batches  # type: ignore[import-untyped]
 
 from training.data import Labelled
-from training.fence import find_wish, heed
+from training.fence import find_wish, stop
 from training.run import BEST, Run
 from training.schedule import Plan, find_last_step
 
@@ -28,11 +28,12 @@ def train(run: Run, plan: Plan, loader: Any, done: int, held_out: Sequence[Label
         if not run.learn(batch, plan):
             continue
         is_last = run.progress.step == last_step
-        if is_last or run.progress.step % schedule.checkpoint_every_steps == 0:
+        is_judged = is_last or run.progress.step % schedule.checkpoint_every_steps == 0
+        if is_judged:
             run.evaluate(held_out)
+        wish = None if is_last else find_wish()  # once: whatever it says, a checkpoint comes first
+        if is_judged or wish is not None:
             run.save()
-        elif find_wish() is not None:
-            run.save()
-        if not is_last:
-            heed()
+        if wish is not None:
+            stop(wish)
     return run.out / BEST

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from training.fence import writing
+from training.run_state import replace_text
 from worker.contracts.errors import WorldError
 
-#: Whoever wants to follow a run listens here: every record has the line as its ``metrics``, and
-#: where it was written.
+#: Whoever wants to follow a run listens here: a record has a line as its ``metrics``, and where it
+#: was written, or neither where only something goes on.
 LOGGER = logging.getLogger("spanmill.training")
 
 
@@ -51,6 +52,11 @@ def read_progress(path: Path) -> Progress:
     if progress.best_step is None and progress.best_score >= 0.0:  # older ones were all scored
         progress.best_step = progress.step if progress.checkpoints_since_best == 0 else None
     return progress
+
+
+def tell_progress() -> None:
+    """Let whoever listens know that work goes on, where no metrics are written."""
+    LOGGER.info("progress")
 
 
 @contextmanager
@@ -93,11 +99,16 @@ class Metrics:
             LOGGER.info("metrics", extra={"metrics": line, "run": folder.name, "folder": folder})
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of steps that a resumed run takes again."""
+        """Drop the lines of steps that a resumed run takes again.
+
+        Raises:
+            WorldError: the disk does not take it; every line stays.
+        """
         if not self._writes or not self._path.exists():
             return
         with writing():
             lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
             whole = [line for line in lines if line.endswith("\n")]
             kept = [line for line in whole if json.loads(line)["step"] <= step]
-            self._path.write_text("".join(kept), encoding="utf-8")
+            if kept != lines:
+                replace_text(self._path, "".join(kept))

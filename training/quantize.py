@@ -26,6 +26,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from training.fence import heed
 from worker.contracts.errors import JobError
 from worker.reading.reader import pad_windows
 from worker.reading.windows import Window
@@ -95,7 +96,12 @@ def quantize_gated(
 def quantize(
     graph: Path, out: Path, mode: Mode, windows: Sequence[Window], kept: Collection[str] = ()
 ) -> None:
-    """Write the int8 graph, the nodes of ``kept`` in fp32."""
+    """Write the int8 graph, the nodes of ``kept`` in fp32.
+
+    Raises:
+        StoppedError: the process is to stop.
+    """
+    heed()
     model = onnx.load(graph)
     tables = [node for node in find_tables(model) if node not in kept]
     products = [node for node in find_products(model) if node not in kept]

@@ -73,6 +73,11 @@ class _Page(logging.Handler):
             write_page(self._folder, afresh=False)
         except SpanmillError as error:
             self._say(f"the page of the run was not written: {error}")
+        except Exception as error:  # noqa: BLE001  a library of pictures is worth no run
+            self._say(
+                f"the page of the run was not written (unexpected {type(error).__name__}): see more"
+                " by `spanmill --debug training report`"
+            )
         self._written = time.monotonic()
 
 

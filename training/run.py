@@ -31,6 +31,7 @@ from training.checkpoint import (
     write_checkpoint,
 )
 from training.data import Labelled
+from training.disk import keeping
 from training.history import METRICS
 from training.predict import HeldOut, SpanModel, score_held_out
 from training.progress import Metrics, Progress, read_progress
@@ -162,6 +163,7 @@ class Run:
 
         Raises:
             UsageError: the folder holds a run over other batches, or with other settings.
+            WorldError: the disk does not take it.
         """
         settings = {
             "starting weights": prove_weights(self.source),
@@ -170,7 +172,8 @@ class Run:
         }
         settings = json.loads(json.dumps(settings))  # as they come back from a checkpoint
         latest = find_latest(self.out)
-        self.out.mkdir(parents=True, exist_ok=True)
+        with keeping(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
         if latest is not None:
             tensors = load_file(latest / _STATE)
             self._learner.reader.load_state_dict(_part(tensors, "model."))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from training.fence import Ask, Wish, draft_of, writing
+from training.fence import Ask, Wish, alone_in, draft_of, writing
 from training.holds import Hold, describe_hold, find_hold
 from worker.contracts.errors import UsageError, WorldError
 from worker.contracts.store import LocalStore
@@ -134,7 +134,7 @@ class RunFolder:
         """
         at = datetime.now(UTC).isoformat(timespec="seconds")
         raw = msgspec.json.encode({"turn": turn, "at": at, "reason": reason})
-        with writing():
+        with alone_in(self.folder):  # a turn is part of the name: two of one number could both be
             turns = self._list_turns()
             number = turns[-1][0] + 1 if turns else 1
             while not self._store.put_new(f"events/{number:04d}-{turn}.json", raw):
@@ -163,9 +163,20 @@ class RunFolder:
         holder = describe_hold(hold) if hold is not None and hold.lives else None
         return Standing(state, reason, holder, steps)
 
-    def is_for_workers(self) -> bool:
-        """Say whether it was submitted, and no command follows it itself since."""
-        return Turn.SUBMITTED in _latest([turn for _, turn in self._list_turns()])
+    def awaits(self, step: str) -> bool:
+        """Say whether it is for workers to take this step next, whoever holds the run now.
+
+        Raises:
+            UsageError: there is no run.
+            WorldError: the folder is away.
+        """
+        steps = {name: self.is_done(name) for name in self._list_steps()}
+        state = find_state(steps, [turn for _, turn in self._list_turns()], None)
+        return state is RunState.WAITING and Standing(state, None, None, steps).next_step == step
+
+    def is_paused(self) -> bool:
+        """Say whether the last that happened is a pause."""
+        return [turn for _, turn in self._list_turns()][-1:] == [Turn.PAUSED]
 
     def _list_steps(self) -> tuple[str, ...]:
         order = self.read_order()
@@ -198,10 +209,10 @@ def find_state(steps: dict[str, bool], turns: list[Turn], hold: Hold | None) -> 
     """Return what follows from the steps, what happened, and who holds the run."""
     since = _latest(turns)
     lives = hold is not None and hold.lives
-    if Turn.CANCELLED in since:
-        return RunState.CANCELLING if lives else RunState.CANCELLED
     if steps and list(steps.values())[-1]:
         return RunState.FINISHED
+    if Turn.CANCELLED in since:
+        return RunState.CANCELLING if lives else RunState.CANCELLED
     if Turn.FAILED in since:
         return RunState.FAILED
     if lives:
@@ -269,10 +280,20 @@ def write_whole(path: Path, text: str) -> None:
         StoppedError: another process has taken the run over.
         WorldError: the disk does not take it.
     """
+    replace_text(path, text + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text as ``write_whole`` does, without a line's end of its own.
+
+    Raises:
+        StoppedError: another process has taken the run over.
+        WorldError: the disk does not take it.
+    """
     draft = draft_of(path)
     try:
         with draft.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         with writing():

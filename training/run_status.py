@@ -9,7 +9,7 @@ from training.history import METRICS
 from training.lines import describe_seconds
 from training.run_state import RunFolder, RunState
 
-#: Enough for the newest lines of a step's metrics.
+#: So much of a step's metrics is read, and as much again until there is a held-out score.
 TAIL_BYTES = 512 * 1024
 #: The speed is that of so many steps, the last ones.
 RECENT = 50
@@ -97,10 +97,14 @@ def describe(status: RunStatus) -> str:
 
 
 def _read_tail(path: Path) -> list[dict[str, Any]]:
+    """Return the last lines, back to a held-out score if there is one: those are far apart."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
-            raw = file.read()
+            start, raw = file.seek(0, 2), b""
+            while start > 0 and b'"held_out"' not in raw.partition(b"\n")[2]:
+                end, start = start, max(0, start - TAIL_BYTES)
+                file.seek(start)
+                raw = file.read(end - start) + raw
     except OSError:
         return []
     found = []

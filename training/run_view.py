@@ -1,6 +1,7 @@
 """A run's folder, looked at: its recipe, its revisions, and how far each step is."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from training.calibration_record import CalibrationRecord, read_card, read_recor
 from training.card import Trained, read_revision
 from training.history import METRICS, History, read_history
 from training.recipe import Recipe, list_needed
-from training.run_state import CLAIM, write_whole
+from training.run_state import CLAIM, RunFolder, write_whole
 from worker.contracts.bundle import MANIFEST, BundleManifest, digest_bytes, parse_manifest
 from worker.contracts.errors import UsageError
 
@@ -58,8 +59,8 @@ class RunSeen:
 
     @property
     def finished(self) -> bool:
-        """Say whether the last step is done."""
-        return self.steps[-1].done is not None
+        """Say whether the last step that is to be taken is done."""
+        return [step for step in self.steps if step.taken][-1].done is not None
 
     @property
     def bundle(self) -> BundleManifest | None:
@@ -91,9 +92,11 @@ def look_at(folder: Path) -> RunSeen:
             f"{claim} is damaged, or another version wrote it ({error}): show the run with that one"
         ) from error
     text = folder / _RECIPE
+    order = RunFolder(folder).read_order()
+    taken = list_needed(recipe) if order is None else order.steps
     return RunSeen(
         name=recipe.name,
-        steps=tuple(_look_at_step(folder, recipe, name) for name in recipe.steps),
+        steps=tuple(_look_at_step(folder, recipe, name, taken) for name in recipe.steps),
         recipe=recipe,
         text=text.read_text(encoding="utf-8") if text.is_file() else "",
         files=files,
@@ -129,12 +132,12 @@ def _decode(file: Path, kind: Any) -> Any:
         raise UsageError(f"{file} is damaged ({error}): delete it and go on") from error
 
 
-def _look_at_step(folder: Path, recipe: Recipe, name: str) -> StepSeen:
+def _look_at_step(folder: Path, recipe: Recipe, name: str, taken: Collection[str]) -> StepSeen:
     step = recipe.steps[name]
     mark = folder / f"{name}.done.json"
     done = _decode(mark, Trained) if mark.is_file() else None
     kind = str(type(step).__struct_config__.tag)
-    seen = StepSeen(name, kind, step.start, taken=name in list_needed(recipe), done=done)
+    seen = StepSeen(name, kind, step.start, taken=name in taken, done=done)
     if kind == "bundle":
         return _look_at_bundle(folder, seen)
     return _look_at_training(folder / name, seen)

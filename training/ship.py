@@ -3,7 +3,8 @@
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,10 @@ from training.calibrate import (
 from training.calibration_record import HELD_OUT, record_calibration, write_record
 from training.card import Card, Data, Origin, Score, Size, Speed, Texts, to_plain
 from training.data import Labelled
+from training.disk import keeping
 from training.evaluate import Read, estimate, read_rows
 from training.export import Checkpoint, check_parity, export_onnx, open_checkpoint
+from training.progress import tell_progress
 from training.quantize import Gated, Mode, quantize_gated
 from worker.contracts.bundle import Bundle
 from worker.contracts.errors import InputError
@@ -82,17 +85,19 @@ def ship(
 ) -> Bundle:
     """Make the bundle and put it at ``out``, whole or not at all.
 
+    A process that is to stop does so between two tries at a graph, or two parts that are read;
+    nothing of it is kept then.
+
     Raises:
         UsageError: the checkpoint or the rows cannot be used.
-        JobError: a gate is not passed.
+        JobError: a gate is not passed, or the process is to stop.
         WorldError: the disk does not take it.
     """
     refuse_uncalibratable(order.held_out)
     refuse_no_ranges(order.ranges)
     checkpoint = open_checkpoint(order.checkpoint, order.sizes)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".ship-") as folder:
-        graphs = _make_graphs(order, checkpoint, Path(folder), texts.language, say)
+    with keeping(out), _drafts(out.parent) as folder:
+        graphs = _make_graphs(order, checkpoint, folder, texts.language, say)
         fit = calibrate(graphs.read)
         say(f"calibrated: null threshold {fit.null_threshold:.3f}")
         graph = _graph_of(order, checkpoint, graphs.small, texts.language)
@@ -102,6 +107,14 @@ def ship(
         card = _fill_card(graphs, seen, fit, origin, data, texts)
         described = _describe(order, graphs, fit, texts, card)
         return pack_bundle(out, graphs.small, _tokenizer_of(checkpoint), described)
+
+
+@contextmanager
+def _drafts(place: Path) -> Iterator[Path]:
+    """Give a folder for what is made on the way."""
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=".ship-") as folder:
+        yield Path(folder)
 
 
 def _make_graphs(
@@ -119,6 +132,7 @@ def _make_graphs(
         graph = _graph_of(order, checkpoint, path, language)
         reads[path] = read_rows(graph, order.held_out, order.processes)
         f1 = find_threshold(reads[path])[0]
+        tell_progress()
         say(f"{path.stem}: held-out F1 {f1:.2f}")
         return f1
 

@@ -1,12 +1,14 @@
 """What a worker does of a run at a time: one step, as the run's folder says it."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
+from training.checkpoint import HubAwayError
 from training.event_files import writing_events
 from training.fence import sweep
 from training.follow import claim_folder, make_claim
@@ -17,7 +19,7 @@ from training.run_state import Order, RunFolder
 from training.run_view import note_revision
 from training.steps import take_step
 from training.workspace import Place, Say, Workspace
-from worker.contracts.errors import JobError
+from worker.contracts.errors import JobError, WorldError
 from worker.settings import count_cores
 
 
@@ -36,22 +38,36 @@ def do(stint: Stint, say: Say) -> None:
     Raises:
         UsageError: files, encoder or recipe are not those that the run began with.
         JobError: the loss is no number, a gate is not passed, or the process is to stop.
-        WorldError: the disk does not take it.
+        WorldError: the disk does not take it, or the hub is out of reach.
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]  # a log is no terminal
     sweep(stint.run.folder)
-    order = need_order(stint.run)
-    workspace = open_workspace(stint, order, say)
-    claim_folder(stint.run.folder, make_claim(workspace))
-    say(f"{stint.step}: from {workspace.recipe.steps[stint.step].start}")
-    note_revision(stint.run.folder)
-    with (
-        writing_events(wanted=order.tensorboard),
-        telling(say),
-        showing(stint.run.folder, say) as refresh,
-    ):
-        workspace.note_done(take_step(stint.step, workspace))
-        refresh()
+    with waiting_for_the_hub():
+        order = need_order(stint.run)
+        workspace = open_workspace(stint, order, say)
+        claim_folder(stint.run.folder, make_claim(workspace))
+        say(f"{stint.step}: from {workspace.recipe.steps[stint.step].start}")
+        note_revision(stint.run.folder)
+        with (
+            writing_events(wanted=order.tensorboard),
+            telling(say),
+            showing(stint.run.folder, say) as refresh,
+        ):
+            workspace.note_done(take_step(stint.step, workspace))
+            refresh()
+
+
+@contextmanager
+def waiting_for_the_hub() -> Iterator[None]:
+    """Take a hub that is away as the world's fault: who submitted the run did reach it.
+
+    Raises:
+        WorldError: it is out of reach inside.
+    """
+    try:
+        yield
+    except HubAwayError as error:
+        raise WorldError(str(error)) from error
 
 
 def need_order(run: RunFolder) -> Order:

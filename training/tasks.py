@@ -4,6 +4,7 @@ Whatever goes wrong, the message is done with when this returns: a run that wait
 What needs torch is loaded here, in the process that trains, once there is something to do.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 from training.doorbell import Bell, Message
 from training.fence import Fence, StoppedError, Wish, heed, take_fence
 from training.holds import Holder, count_deaths, name_self
+from training.progress import listening
 from training.run_state import RunFolder, RunState, Standing, Turn, ask_for
 from worker.contracts.broker import Broker
 from worker.contracts.errors import SpanmillError, UsageError, WorldError
@@ -80,6 +82,9 @@ class Clerk:
         if fence is None:
             return self._tell(run, step, Outcome.IDLE)
         with fence:
+            # What was seen above was seen without the hold: others may have gone on meanwhile.
+            if not run.awaits(step) or at != _find_checkpoint(run, step):
+                return self._tell(run, step, Outcome.IDLE)
             outcome = self._refuse(run, step, deaths) if deaths >= DEATHS else None
             if outcome is None:
                 outcome = self._work(run, step, fence)
@@ -113,13 +118,13 @@ class Clerk:
         began = time.monotonic()
 
         def say(line: str) -> None:
-            pause.end()
             self._hear(Event("progress", message=line, facts={"run": run.name}))
 
         while True:
             try:
                 heed()
-                self._do(run, step, say)
+                with listening(pause):
+                    self._do(run, step, say)
             except StoppedError as stop:
                 outcome = _STOPPED[stop.wish]
                 return self._tell(run, step, outcome, str(stop), time.monotonic() - began)
@@ -133,6 +138,8 @@ class Clerk:
                 why = f"unexpected {name} in the step {step}: follow the run by `spanmill --debug"
                 return self._fail(run, step, f"{why} training run` to see more, and report it")
             else:
+                with suppress(SpanmillError):  # the step is done, whatever is said of it
+                    pause.end()
                 return self._tell(run, step, Outcome.DONE, None, time.monotonic() - began)
 
     def _do(self, run: RunFolder, step: str, say: Callable[[str], None]) -> None:
@@ -183,13 +190,24 @@ class Clerk:
         return outcome
 
 
-class _Pause:
-    """Waits that the world is in order again, ever longer; the run's folder says so meanwhile."""
+class _Pause(logging.Handler):
+    """Waits that the world is in order again, ever longer; the run's folder says so meanwhile.
+
+    It ends when the step gets on: what a step says before may come again at each try.
+    """
 
     def __init__(self, run: RunFolder, fence: Fence) -> None:
+        super().__init__(logging.INFO)
         self._run, self._fence = run, fence
         self._seconds = FIRST_PAUSE_SECONDS
         self._told: str | None = None
+        if run.is_paused():  # whoever said so has died, or was told to leave
+            self._told = ""
+            with suppress(SpanmillError):  # else when the step gets on
+                self.end()
+
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+        self.end()
 
     def begin(self, why: str) -> None:
         if why != self._told:
@@ -203,6 +221,7 @@ class _Pause:
         if self._told is not None:
             self._run.put_turn(Turn.RESUMED)
             self._told = None
+        self._seconds = FIRST_PAUSE_SECONDS
 
 
 def _note_finished(run: RunFolder) -> None:

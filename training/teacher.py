@@ -18,6 +18,7 @@ from training.checkpoint import find_checkpoint, open_tokenizer, read_family
 from training.export import open_checkpoint
 from training.fence import draft_of, heed, writing
 from training.predict import SpanModel, TorchScorer
+from training.progress import tell_progress
 from worker.contracts.bundle import MANIFEST, load_bundle, prove_file
 from worker.contracts.errors import JobError, UsageError, WorldError
 from worker.contracts.family import FAMILIES, Family, WindowSizes
@@ -173,6 +174,7 @@ class Cache:
                 heed()
                 known |= zip(part, panel.ask([unknown[key] for key in part]), strict=True)
                 self._write({key: known[key] for key in part})
+                tell_progress()
         except (OSError, pa.ArrowException) as error:
             raise WorldError(
                 f"the teachers' labels under {self._folder} cannot be kept or read ({error}): make"

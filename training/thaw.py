@@ -19,6 +19,7 @@ from onnx import numpy_helper
 from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from training.disk import keeping
 from training.export import CONFIG, ROOT
 from training.fence import draft_of, writing
 from worker.contracts.bundle import Bundle
@@ -33,22 +34,21 @@ def thaw(bundle: Bundle, folder: Path) -> Path:
 
     Raises:
         BundleError: the graph does not show every weight of its model.
+        WorldError: the disk does not take it.
     """
     graph = onnx.load(bundle.model)
     weights = read_weights(graph.graph)
     model = _build(_find_config(graph, bundle.manifest.family, weights))
     _fill(model, weights, bundle)
     draft = draft_of(folder)
-    shutil.rmtree(draft, ignore_errors=True)
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model.save_pretrained(draft)
-    if bars:
-        transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-    shutil.copyfile(bundle.tokenizer, draft / "tokenizer.json")
-    with writing():
-        shutil.rmtree(folder, ignore_errors=True)
-        return draft.rename(folder)
+    with keeping(folder):
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        _save_quietly(model, draft)
+        shutil.copyfile(bundle.tokenizer, draft / "tokenizer.json")
+        with writing():
+            shutil.rmtree(folder, ignore_errors=True)
+            return draft.rename(folder)
 
 
 def read_weights(graph: onnx.GraphProto) -> Tensors:
@@ -153,6 +153,16 @@ def _count_heads(graph: onnx.GraphProto, width: int) -> int:
         if node.name.endswith("attention.self/Mul") and node.input[1] in scales:
             return round(width * float(numpy_helper.to_array(scales[node.input[1]])) ** 2)
     raise BundleError("the bundle's graph shows no attention heads: make the bundle again")
+
+
+def _save_quietly(model: PreTrainedModel, folder: Path) -> None:
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        model.save_pretrained(folder)
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _build(config: dict[str, Any]) -> PreTrainedModel:

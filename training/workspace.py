@@ -8,6 +8,7 @@ from pathlib import Path
 
 from training.card import Trained
 from training.checkpoint import find_checkpoint, prove_weights
+from training.disk import keeping
 from training.recipe import list_names, list_needed, parse_start
 from training.recipe_file import Written
 from training.rows import Rows, find_file
@@ -156,6 +157,7 @@ class Workspace:
     def _thaw(self, bundle: Bundle) -> Path:
         folder = self.cache / f"thawed-{bundle.digest[:16]}"
         if not folder.is_dir():
-            self.cache.mkdir(parents=True, exist_ok=True)
+            with keeping(self.cache):
+                self.cache.mkdir(parents=True, exist_ok=True)
             thaw(bundle, folder)
         return folder

@@ -51,7 +51,10 @@ def watch(run: str, runs_root: Path, broker: Broker | None, as_json: bool) -> in
 @click.argument("run")
 @RUNS_ROOT
 def cancel(run: str, runs_root: Path) -> int:
-    """Stop a RUN at the next step; its checkpoint is kept, and `submit` goes on with it."""
+    """Stop a RUN at the next step; its checkpoint is kept, and `submit` goes on with it.
+
+    A bundle in the making is given up, and made from its beginning then.
+    """
     folder = find_run(runs_root, run)
     state = folder.read().state
     if state in OVER - {RunState.CANCELLED}:

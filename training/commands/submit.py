@@ -58,7 +58,7 @@ def submit(
     written = read_recipe(recipe, settings)
     folder = find_place(written, out, runs_root)
     place = Place(out=folder, data=data_dir, encoder=encoder)
-    run = order(written, place, broker, processes, tensorboard=tensorboard)
+    run = order(written, place, broker, processes=processes, tensorboard=tensorboard)
     status = run.read()
     if status.state is RunState.FINISHED:
         say(f"{run.name}: finished")
@@ -94,9 +94,9 @@ def order(
     written: Written,
     place: Place,
     broker: Broker,
-    processes: int | None,
     *,
-    tensorboard: bool = False,
+    processes: int | None,
+    tensorboard: bool,
 ) -> RunFolder:
     """Claim the run's folder and ring for its next step, unless somebody is at it.
 
@@ -116,7 +116,7 @@ def order(
     if workspace.unfinished:
         Ledger(broker).check(SENDER_KEYS)
     with hold(run, "spanmill training submit"):
-        begin(workspace, claim, Turn.SUBMITTED, processes, tensorboard=tensorboard)
+        begin(workspace, claim, Turn.SUBMITTED, processes=processes, tensorboard=tensorboard)
     step = run.read().next_step
     if step is not None:
         Bell(broker, place.out.parent).ring(run.name, step)

@@ -178,6 +178,12 @@ _FAILURES = (
     _Failure(
         WorldError, (), ("OOM", "MISCONF", "maxmemory"), "takes no more data ({}): give it room"
     ),
+    _Failure(
+        UsageError,
+        (),
+        ("DB index is out of range",),
+        "has no database of this number: name another one in the URL",
+    ),
     _Failure(WorldError, (BusyLoadingError,), ("LOADING",), "is still reading its data: wait"),
     _Failure(
         WorldError,

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from tests.tiny import SIZES, Tiny
 from training import checkpoint as module
 from training.checkpoint import (
+    HubAwayError,
     check_fit,
     drop_old,
     find_checkpoint,
@@ -26,6 +27,7 @@ from training.checkpoint import (
     write_checkpoint,
 )
 from training.dropout import ByteDropout
+from training.stint import waiting_for_the_hub
 from training.teacher import refuse_other_tokens
 from worker.contracts.errors import UsageError, WorldError
 
@@ -94,6 +96,19 @@ def test_a_name_that_neither_disk_nor_hub_knows_is_refused(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     _refuse(Path("nobody/no-such-reader"), "no folder nobody/no-such-reader")
+
+
+def test_a_hub_that_is_out_of_reach_is_told_apart_from_one_that_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(WorldError, match="check the name and the network"), waiting_for_the_hub():
+        find_checkpoint("nobody/no-such-reader")
+    with pytest.raises(UsageError) as caught:
+        find_checkpoint("/no/such/folder")
+    assert not isinstance(caught.value, HubAwayError)
 
 
 def test_dropout_is_the_callers_but_none_of_attention_maps(tiny: Tiny) -> None:

@@ -12,6 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.tiny import PASSAGES, QUESTIONS, Tiny
 from training.cli import training
 from training.event_files import writing_events
+from training.fence import Fence, StoppedError, take_fence
+from training.holds import Holder, name_self
 from training.progress import LOGGER, Metrics
 from worker.contracts.errors import UsageError, WorldError
 
@@ -69,6 +71,22 @@ def test_steps_that_a_resumed_run_takes_again_count_once(tmp_path: Path) -> None
                 metrics.write(_step(number, loss))
     expected = {1: 3.0, 2: 3.0, 3: 1.0, 4: 1.0, 5: 1.0, 6: 1.0}
     assert _read(tmp_path / "tensorboard")["loss/hard"] == expected
+
+
+def test_who_is_overtaken_between_a_line_and_its_events_writes_none(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "metrics.jsonl", writes=True)
+    taken = take_fence(tmp_path, Holder(who="me", process=name_self()))
+    assert isinstance(taken, Fence)
+    events = tmp_path / "tensorboard"
+    with taken, writing_events(wanted=True):
+        metrics.write(_step(1, 3.0))
+        before = {one.name: one.stat().st_size for one in events.iterdir()}
+        (tmp_path / "fences" / "0000002.json").write_text("{}")
+        told = {"metrics": _step(2, 3.0), "folder": tmp_path}
+        with pytest.raises(StoppedError):
+            LOGGER.info("metrics", extra=told)
+    assert {one.name: one.stat().st_size for one in events.iterdir()} == before
+    assert set(_read(events)["loss/hard"]) == {1}
 
 
 def test_nothing_is_written_unless_it_is_wanted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,7 +25,7 @@ from training.fence import (
 from training.holds import LOCK, Hold, Holder, count_deaths, find_hold, name_self
 from training.progress import Metrics
 from training.run_state import write_whole
-from worker.contracts.errors import UsageError
+from worker.contracts.errors import UsageError, WorldError
 from worker.contracts.process import ProcessName
 
 ELSEWHERE = ProcessName("elsewhere", 1, "another machine", "1")
@@ -160,3 +161,21 @@ def test_what_died_half_written_is_swept_by_the_next_holder(tmp_path: Path) -> N
         sweep(tmp_path)
     assert not [path for path in left if path.exists()]
     assert (tmp_path / "first" / "metrics.jsonl").exists()
+
+
+def test_metrics_that_a_full_disk_does_not_take_anew_stay_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {number}}}\n' for number in range(1, 100)))
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(WorldError, match="make room"):
+            Metrics(path, writes=True).forget_after(50)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    Metrics(path, writes=True).forget_after(50)
+    assert len(path.read_text().splitlines()) == 50
+    Metrics(path, writes=True).forget_after(0)
+    assert path.read_text() == ""

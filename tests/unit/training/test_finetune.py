@@ -13,7 +13,9 @@ from torch.nn.functional import cross_entropy
 
 from tests.tiny import PASSAGES, SIZES, Tiny
 from training.data import Gold, Labelled
+from training.fence import Fence, StoppedError, Wish, take_fence
 from training.finetune import finetune
+from training.holds import Holder, name_self
 from training.losses import span_loss
 from training.predict import SpanModel
 from training.progress import Progress
@@ -194,6 +196,24 @@ def test_a_run_that_is_to_stop_has_the_weights_of_a_whole_one_there(
     assert all(torch.equal(whole[name], value) for name, value in part.items())
     lines = [line for line in _metrics(tmp_path / "part") if "loss" in line]
     assert [(line["step"], line["steps"]) for line in lines] == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_run_is_at_a_checkpoint_whenever_a_wish_to_stop_comes(tiny: Tiny, tmp_path: Path) -> None:
+    for moment in range(3, 6):
+        asked: list[int] = []
+
+        def ask(asked: list[int] = asked, moment: int = moment) -> Wish | None:
+            asked.append(1)
+            return Wish.LEAVE if len(asked) >= moment else None
+
+        out = tmp_path / str(moment)
+        out.mkdir()
+        taken = take_fence(out, Holder(who="me", process=name_self()), ask)
+        assert isinstance(taken, Fence)
+        with taken, pytest.raises(StoppedError):
+            _train(tiny, out, replace(FAST, checkpoint_every_steps=99), epochs=9)
+        progress = json.loads((out / "latest" / "progress.json").read_text())
+        assert progress["step"] == _metrics(out)[-1]["step"]
 
 
 def test_the_loss_falls_and_every_step_is_recorded(tiny: Tiny, tmp_path: Path) -> None:

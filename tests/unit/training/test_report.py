@@ -21,6 +21,7 @@ from training.progress import LOGGER
 from training.recipe_file import read_recipe
 from training.report import showing, write_page
 from training.run_plot import thin
+from training.run_state import Order, RunFolder
 from training.run_view import look_at, note_revision
 from worker.contracts.errors import UsageError
 
@@ -246,6 +247,20 @@ def test_a_page_that_cannot_be_written_is_told_and_ends_no_run(run: Path) -> Non
     assert line.startswith("the page of the run was not written: the pictures in")
 
 
+def test_a_page_that_breaks_in_a_new_way_ends_no_run_either(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "plot_history", break_down)
+    said: list[str] = []
+    with showing(run, said.append) as refresh:
+        refresh()
+    (line,) = said
+    assert line.startswith("the page of the run was not written (unexpected ZeroDivisionError)")
+
+
 def test_every_revision_that_took_steps_is_noted_once(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,3 +280,13 @@ def test_a_long_way_is_thinned_to_means_between_its_percentiles() -> None:
     assert (mean < high).all()
     few = np.array([3.0, 1.0, 2.0])
     assert all(np.array_equal(one, few) for one in thin(few, 50))
+
+
+def test_a_run_that_was_to_end_before_its_recipe_is_finished_there(run: Path) -> None:
+    order = Order(
+        text="", settings=(), steps=("first",), data="/data", encoder=None, processes=None, cwd="/"
+    )
+    assert not look_at(run).finished
+    RunFolder(run).put_order(order)
+    assert look_at(run).finished
+    assert "finished · " in write_page(run).read_text()

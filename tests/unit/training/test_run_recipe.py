@@ -22,7 +22,7 @@ from producer.cli import main
 from tests.tiny import PASSAGES, Tiny
 from training.card import Encoder
 from training.fence import StoppedError
-from training.follow import follow
+from training.follow import follow, locate
 from training.lines import telling
 from training.progress import LOGGER
 from training.provenance import name_encoder
@@ -455,3 +455,12 @@ def test_a_step_begins_with_a_bundles_weights_and_the_card_says_so(
     assert card["origin"]["encoder_sha256"] == earlier.manifest.card["origin"]["encoder_sha256"]
     told = [one["name"] for one in card["data"] if one["used_for"].endswith("began with")]
     assert told == ["mills.jsonl"]
+
+
+def test_an_encoders_folder_is_ordered_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert locate("mine") == str(tmp_path / "mine")
+    assert locate("somebody/theirs") == "somebody/theirs"

@@ -1,16 +1,18 @@
 """A run's state follows from its folder: what was ordered, done, held, and what happened."""
 
+import fcntl
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from training.broker import find_broker
 from training.doorbell import WIRE_VERSION, read_message
 from training.fence import Fence, take_fence
-from training.holds import Holder, name_self
+from training.holds import LOCK, Holder, name_self
 from training.run_state import Order, RunFolder, RunState, Turn, check_name, find_run, list_runs
-from training.run_status import describe, read_status
+from training.run_status import TAIL_BYTES, describe, read_status
 from worker.contracts.errors import UsageError
 
 ORDER = Order(
@@ -72,6 +74,8 @@ def test_a_run_is_finished_when_its_last_step_is_done(run: RunFolder) -> None:
     finish(run, "second")
     assert run.read().state is RunState.FINISHED
     assert describe(read_status(run)) == "towns: finished"
+    run.put_turn(Turn.CANCELLED)  # too late: there is nothing to cancel any more
+    assert run.read().state is RunState.FINISHED
 
 
 def test_progress_is_read_from_the_end_of_a_steps_metrics(run: RunFolder) -> None:
@@ -91,6 +95,26 @@ def test_progress_is_read_from_the_end_of_a_steps_metrics(run: RunFolder) -> Non
         "towns: running, step second (2 of 2), 4 of 10, epoch 2, loss 1.500, held-out F1 12.50,"
         " 12 s left of it, by worker a (process "
     )
+
+
+def test_a_score_of_long_ago_is_still_told(run: RunFolder) -> None:
+    (run.folder / "first").mkdir()
+    line = '{"step": %d, "steps": 9999, "epoch": 2, "loss": 1.5, "seconds": 2.0}\n'
+    scores = [f'{{"step": 1, "held_out": {{"best_f1": {f1}}}}}\n' for f1 in (11.5, 12.5)]
+    for size in range(TAIL_BYTES - 40, TAIL_BYTES + 40, 13):  # wherever the cut lies
+        later = (line % 8 * (2 * TAIL_BYTES // len(line)))[-size:].partition("\n")[2]
+        text = line % 7 + scores[0] + line % 7 + scores[1] + later
+        (run.folder / "first" / "metrics.jsonl").write_text(text)
+        status = read_status(run)
+        assert (status.held_out_f1, status.position) == (12.5, 8)
+
+
+def test_the_fleets_own_database_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPANMILL_BROKER_URL", "redis://user:secret@host/1")
+    for given in ("redis://host", "rediss://host:6379/1"):
+        with pytest.raises(UsageError, match="is the fleet's own database"):
+            find_broker(given)
+    assert find_broker("redis://elsewhere") is not None
 
 
 def test_runs_are_found_by_name_and_by_folder(run: RunFolder, tmp_path: Path) -> None:
@@ -155,3 +179,16 @@ def test_a_run_of_an_older_release_is_read_too(tmp_path: Path) -> None:
     (run.folder / "run.json").write_text("{")
     with pytest.raises(UsageError, match="is damaged"):
         run.read()
+
+
+def test_turns_of_one_moment_get_numbers_of_their_own(run: RunFolder) -> None:
+    run.put_turn(Turn.SUBMITTED)
+    with (run.folder / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as who puts a turn, and is not done yet
+        other = Thread(target=run.put_turn, args=[Turn.CANCELLED])
+        other.start()
+        other.join(0.5)
+        assert other.is_alive()
+        (run.folder / "events" / "0002-submitted.json").write_text("{}")
+    other.join()
+    assert run.read().state is RunState.CANCELLED

@@ -1,6 +1,7 @@
 """From a tiny checkpoint to a bundle: everything on its card, and whole or not at all."""
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,14 @@ from training.bundle import Description, pack_bundle, strip_tokenizer
 from training.calibration_record import read_record
 from training.card import Origin, describe_data, read_texts
 from training.data import Gold, Labelled
+from training.fence import Fence, StoppedError, Wish, take_fence
+from training.holds import Holder, name_self
+from training.layers import take_layers
 from training.quantize import Mode
 from training.ship import Order, ship
+from training.thaw import thaw
 from worker.contracts.bundle import Bundle, load_bundle
-from worker.contracts.errors import InputError, JobError
+from worker.contracts.errors import InputError, JobError, WorldError
 
 TEXTS = """
 name = "tiny"
@@ -155,3 +160,44 @@ def test_texts_with_an_unknown_key_are_refused(tmp_path: Path) -> None:
     (tmp_path / "texts.toml").write_text("colour = 'red'\n" + TEXTS)
     with pytest.raises(InputError, match="colour"):
         read_texts(tmp_path / "texts.toml")
+
+
+def _order(tiny: Tiny, processes: int = 1) -> Order:
+    return Order(
+        checkpoint=str(tiny.checkpoint("bert")), held_out=_rows(30), ranges=_rows(6), reports={},
+        mode=Mode.DYNAMIC, sizes=SIZES, processes=processes,
+    )  # fmt: skip
+
+
+ORIGIN = Origin("steps = 1", "abc", {"held-out": 1}, None, None, "0" * 64, "30 rows")
+
+
+def test_a_full_disk_pauses_the_making_of_a_bundle(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "texts.toml").write_text(TEXTS)
+    texts = read_texts(tmp_path / "texts.toml")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(WorldError, match="make room"):
+            ship(_order(tiny), ORIGIN, (), texts, tmp_path / "made" / "bundle", lambda _: None)
+        with pytest.raises(WorldError, match="make room"):
+            take_layers(tiny.checkpoint("bert"), [1], tmp_path / "student")
+        with pytest.raises(WorldError, match="make room"):
+            thaw(load_bundle(tiny.bundle("bert")), tmp_path / "thawed")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list((tmp_path / "made").iterdir())
+
+
+def test_a_bundle_in_the_making_stops_when_the_run_is_cancelled(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "texts.toml").write_text(TEXTS)
+    texts = read_texts(tmp_path / "texts.toml")
+    said: list[str] = []
+    asked = take_fence(
+        tmp_path, Holder(who="me", process=name_self()), lambda: Wish.CANCEL if said else None
+    )
+    assert isinstance(asked, Fence)
+    with asked, pytest.raises(StoppedError, match="was cancelled"):
+        ship(_order(tiny), ORIGIN, (), texts, tmp_path / "bundle", said.append)
+    assert len(said) == 1
+    assert not (tmp_path / "bundle").exists()

@@ -1,6 +1,7 @@
 """A message is done with whatever it says, and nothing that kills is tried without end."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,13 +29,21 @@ class Desk:
     def __init__(self, root: Path) -> None:
         self.said: list[Event] = []
         self.leaving = False
+        self.looked: Callable[[], None] | None = None
         self.run = RunFolder(root / "towns")
         self.run.folder.mkdir()
         self.run.put_order(ORDER)
         self.run.put_turn(Turn.SUBMITTED)
         post = Post("a", Broker(socket="/nowhere"), root, None, 30.0)
-        self.clerk = Clerk(post, self.said.append, lambda: self.leaving)
+        self.clerk = Clerk(post, self.said.append, self._is_leaving)
         self.root = name_root(LocalStore(root))
+
+    def _is_leaving(self) -> bool:
+        """Answer what a clerk asks last before it takes a run; others do something just then."""
+        looked, self.looked = self.looked, None
+        if looked is not None:
+            looked()
+        return self.leaving
 
     def take(self, run: str = "towns", root: str | None = None) -> Outcome:
         token = self.root if root is None else root
@@ -83,3 +92,29 @@ def test_a_message_of_another_runs_folder_or_of_no_run_is_told(desk: Desk) -> No
     assert "is not that of the run towns" in str(desk.said[-1].message)
     assert desk.take("gone") is Outcome.FOREIGN
     assert "holds no run" in str(desk.said[-1].message)
+
+
+def test_a_message_that_comes_twice_takes_no_step_that_was_taken_meanwhile(desk: Desk) -> None:
+    """Another worker finishes, or fails, the step between the look at the run and the hold."""
+
+    def finish() -> None:
+        (desk.run.folder / "first.done.json").write_text("{}")
+
+    def fail() -> None:
+        desk.run.put_turn(Turn.FAILED, "a loss is no number")
+
+    for meanwhile, state in ((fail, RunState.FAILED), (finish, RunState.FINISHED)):
+        desk.run.put_turn(Turn.SUBMITTED)
+        desk.looked = meanwhile
+        assert desk.take() is Outcome.IDLE
+        assert desk.run.read().state is state
+
+
+def test_a_run_whose_worker_died_in_a_pause_is_paused_no_more_once_another_has_it(
+    desk: Desk,
+) -> None:
+    desk.die(None)
+    desk.run.put_turn(Turn.PAUSED, "the disk is full: make room")
+    assert desk.take() is Outcome.FAILED  # its recipe is gone, which is beside the point
+    turns = [path.stem.split("-")[1] for path in sorted((desk.run.folder / "events").iterdir())]
+    assert turns == ["submitted", "paused", "resumed", "failed"]
