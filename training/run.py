@@ -228,8 +228,9 @@ class Run:
 
     def _number_batch(self) -> int:
         """Return which of the plan's batches comes next here, counted from 0."""
-        own = len(self._losses) * self.accelerator.num_processes + self.accelerator.process_index
-        return self.progress.step * self.schedule.accumulation + own
+        processes, index = self.accelerator.num_processes, self.accelerator.process_index
+        number: int = len(self._losses) * processes + index
+        return self.progress.step * self.schedule.accumulation + number
 
     def _meet(self) -> None:
         """Have what all processes learned in this step: the gradients' mean, and every loss."""
