@@ -1,8 +1,11 @@
 """The commands under `spanmill training`: each loads what it needs when it is called."""
 
 import importlib
+import os
 
 import click
+
+from worker.contracts.errors import UsageError
 
 #: By name: "module:attribute", and a line for the help, so that it imports no torch.
 COMMANDS = {
@@ -56,6 +59,17 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+#: What several processes may do together, as `accelerate launch` starts them.
+TOGETHER = ("finetune", "distill")
+
+
 @click.group(cls=LazyGroup)
-def training() -> None:
+@click.pass_context
+def training(context: click.Context) -> None:
     """Train, export, quantize and calibrate models."""
+    command, processes = context.invoked_subcommand, os.environ.get("WORLD_SIZE", "1")
+    if processes != "1" and command not in TOGETHER:
+        raise UsageError(
+            f"`spanmill training {command}` is done by one process, but WORLD_SIZE says that"
+            f" {processes} do it: start it by spanmill alone; several can {' or '.join(TOGETHER)}"
+        )

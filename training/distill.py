@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from training.checkpoint import find_checkpoint
+from training.crew import go_first, lead, open_accelerator
 from training.data import Labelled, refuse_shared_passages
 from training.disk import keeping
 from training.features import Feature, make_features, pad
@@ -62,7 +63,8 @@ def distill(
     """
     refuse_senseless(lesson, materials)
     teachers = [find_teacher(name) for name in lesson.teachers]
-    source = prepare_student(lesson.student, out, schedule.seed)
+    open_accelerator(schedule)  # before the first of several processes writes anything
+    source = lead(partial(prepare_student, lesson.student, out, schedule.seed))
     refuse_other_tokens(teachers, source)
     watched = open_model_to_watch(teachers, sizes) if lesson.weights.inner() else None
     learner = partial(Imitation, lesson=lesson, smoothing=schedule.label_smoothing, teacher=watched)
@@ -131,8 +133,9 @@ def ask(teachers: Sequence[Teacher], plan: Plan, run: Run, cache: Path) -> list[
     """Return what the teachers say of the plan's windows, asked once for all runs."""
     panel = Panel(teachers, run.encoder, run.accelerator.device)
     windows = [feature.window for feature in plan.features]
-    with run.accelerator.main_process_first(), run.accelerator.autocast():
-        return Cache(cache, teachers, run.schedule.precision).label(windows, panel)
+    kept = Cache(cache, teachers, run.schedule.precision)
+    with run.accelerator.autocast():
+        return go_first(partial(kept.label, windows, panel))
 
 
 def pad_taught(taught: Sequence[Taught], pad_id: int) -> dict[str, torch.Tensor]:

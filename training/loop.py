@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import skip_first_batches  # type: ignore[import-untyped]
-
 from training.data import Labelled
 from training.fence import find_wish, stop
 from training.run import BEST, Run
@@ -22,7 +20,7 @@ def train(run: Run, plan: Plan, loader: Any, done: int, held_out: Sequence[Label
     """
     schedule = run.schedule
     last_step = find_last_step(plan, schedule)
-    for batch in skip_first_batches(loader, done * schedule.accumulation):
+    for batch in run.skip(loader, done):
         if run.progress.step >= last_step or run.has_lost_patience():
             break
         if not run.learn(batch, plan):

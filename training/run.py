@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
-from accelerate import Accelerator  # type: ignore[import-untyped]
-from accelerate.state import AcceleratorState, GradientState  # type: ignore[import-untyped]
+from accelerate import skip_first_batches  # type: ignore[import-untyped]
+from accelerate.data_loader import prepare_data_loader  # type: ignore[import-untyped]
+from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
@@ -30,6 +30,7 @@ from training.checkpoint import (
     restore_optimizer,
     write_checkpoint,
 )
+from training.crew import Share, average_gradients, lead, open_accelerator, share_accumulation
 from training.data import Labelled
 from training.disk import keeping
 from training.history import METRICS
@@ -62,7 +63,7 @@ class Learner(Protocol):
 
 
 class Run:
-    """A run's state: model, optimizer, average, progress; on one device."""
+    """A run's state: model, optimizer, average, progress; on one device of each process."""
 
     def __init__(
         self,
@@ -75,11 +76,11 @@ class Run:
         """Open the checkpoint that the run starts from; a missing head is made from the seed.
 
         Raises:
-            UsageError: the checkpoint or the schedule cannot be used, or several processes train.
+            UsageError: the checkpoint or the schedule cannot be used.
         """
         torch.manual_seed(schedule.seed)
         self.schedule, self.source, self.out = schedule, source, out
-        self.accelerator = _accelerate(schedule)
+        self.accelerator = open_accelerator(schedule)
         self.pretrained, family = open_model(
             source, dropout=schedule.dropout, attention=schedule.attention
         )
@@ -89,7 +90,8 @@ class Run:
         self.averaged = AveragedModel(reader, multi_avg_fn=_average_with(schedule.average_decay))
         self.averaged.to(self.accelerator.device)
         learner = cast(torch.nn.Module, make_learner(reader))
-        self.model = self.accelerator.prepare_model(learner)
+        # Evaluation means that accelerate shares no gradients: the crew does.
+        self.model = self.accelerator.prepare_model(learner, evaluation_mode=True)
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(learner, schedule))
         self.progress = Progress()
         self.metrics = Metrics(out / METRICS, writes=self.accelerator.is_main_process)
@@ -98,26 +100,38 @@ class Run:
         self._began = time.monotonic()
 
     def open_loader(self, plan: Plan, items: Sequence[Any], collate: Collate) -> Any:
-        """Return the plan's batches of items, on the run's device."""
-        return self.accelerator.prepare_data_loader(
-            DataLoader(
-                items,  # type: ignore[arg-type]
-                batch_sampler=plan,
-                collate_fn=partial(collate, pad_id=self.encoder.pad),
-            )
+        """Return this process's batches of a plan's items, on its device."""
+        process = self.accelerator.num_processes, self.accelerator.process_index
+        share = Share(plan, self.schedule.accumulation, *process)
+        loader: DataLoader[Any] = DataLoader(
+            items,  # type: ignore[arg-type]
+            batch_sampler=share,
+            collate_fn=partial(collate, pad_id=self.encoder.pad),
         )
+        device = self.accelerator.device
+        return prepare_data_loader(loader, device, 1, 0, put_on_device=True)  # shared out already
+
+    def skip(self, loader: Any, done: int) -> Any:
+        """Return the loader's batches after so many steps."""
+        own = share_accumulation(self.schedule.accumulation, self.accelerator.num_processes)
+        return skip_first_batches(loader, done * own)
 
     def learn(self, batch: dict[str, torch.Tensor], plan: Plan) -> bool:
         """Learn from a batch; return whether that completed a step."""
         self.model.train()
-        self._seed_dropout()
+        number = self._number_batch()
+        # Seeded by its number, a resumed run drops what a whole one does, and several what one.
+        torch.manual_seed(self.schedule.seed + number)
         with self.accelerator.accumulate(self.model):
             losses = self.model(batch)
-            self.accelerator.backward(torch.stack(list(losses.values())).sum())
-            self._losses.append({name: float(loss.detach()) for name, loss in losses.items()})
-            self._windows += len(batch["input_ids"])
+            counts = number < len(plan)  # others fill up a step that is too short for all
+            self.accelerator.backward(torch.stack(list(losses.values())).sum() * float(counts))
+            if counts:
+                self._losses.append({name: float(loss.detach()) for name, loss in losses.items()})
+                self._windows += len(batch["input_ids"])
             if not self.accelerator.sync_gradients:
                 return False
+            self._meet()
             norm = self.accelerator.clip_grad_norm_(
                 self.model.parameters(), self.schedule.max_gradient_norm
             )
@@ -131,15 +145,17 @@ class Run:
     def evaluate(self, rows: Sequence[Labelled]) -> HeldOut:
         """Score the averaged weights on held-out rows, and remember whether they are the best."""
         self._refuse_nan([float(weight.detach().sum()) for weight in self.averaged.parameters()])
-        with self.accelerator.autocast():
-            scores = score_held_out(self.averaged, rows, self.encoder, self.schedule.language)
+        scores = lead(partial(self._score, rows))
         keeps_best = self.schedule.keep == "best"
         self.progress.note(scores.score if keeps_best else float(self.progress.step))
-        self.metrics.write(
-            {"step": self.progress.step, "score": scores.score, "held_out": asdict(scores)}
-        )
+        line = {"step": self.progress.step, "score": scores.score, "held_out": asdict(scores)}
+        lead(partial(self.metrics.write, line))
         self._began = time.monotonic()
         return scores
+
+    def _score(self, rows: Sequence[Labelled]) -> HeldOut:
+        with self.accelerator.autocast():
+            return score_held_out(self.averaged, rows, self.encoder, self.schedule.language)
 
     def has_lost_patience(self) -> bool:
         """Say whether enough checkpoints went by without a better held-out F1."""
@@ -148,13 +164,14 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint: the averaged weights to use, and all that resuming needs."""
-        if not self.accelerator.is_main_process:
-            return
+        lead(self._save)
+        self._began = time.monotonic()
+
+    def _save(self) -> None:
         name = f"step-{self.progress.step:07d}"
         write_checkpoint(self.out, name, self._write_files)
         self._point_best(name)
         drop_old(self.out, self.schedule.checkpoints_kept)
-        self._began = time.monotonic()
 
     def resume(self, plan: str, lesson: dict[str, Any] | None = None) -> int:
         """Continue from the latest checkpoint of this plan; return how many steps are done.
@@ -211,10 +228,17 @@ class Run:
     def _learner(self) -> Learner:
         return cast(Learner, self.accelerator.unwrap_model(self.model))
 
-    def _seed_dropout(self) -> None:
-        """Seed every batch by its number, so that a resumed run drops what a whole one does."""
-        batches = self.progress.step * self.schedule.accumulation + len(self._losses)
-        torch.manual_seed(self.schedule.seed + batches)
+    def _number_batch(self) -> int:
+        """Return which of the plan's batches comes next here, counted from 0."""
+        processes, index = self.accelerator.num_processes, self.accelerator.process_index
+        number: int = len(self._losses) * processes + index
+        return self.progress.step * self.schedule.accumulation + number
+
+    def _meet(self) -> None:
+        """Have what all processes learned in this step: the gradients' mean, and every loss."""
+        average_gradients(self.model.parameters())
+        self._losses = gather_object(self._losses)
+        self._windows = sum(gather_object([self._windows]))
 
     def _apply(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -236,18 +260,17 @@ class Run:
     def _report_step(self, plan: Plan) -> None:
         now = time.monotonic()
         seen = (self.progress.step - 1) * self.schedule.accumulation
-        self.metrics.write(
-            {
-                "step": self.progress.step,
-                "steps": find_last_step(plan, self.schedule),
-                "epoch": plan.epoch_at(seen),
-                "loss": sum(sum(one.values()) for one in self._losses) / len(self._losses),
-                "losses": _mean_by_name(self._losses),
-                "lr": self.optimizer.param_groups[0]["lr"],
-                "examples_per_second": self._windows / (now - self._began),
-                "seconds": now - self._began,
-            }
-        )
+        line = {
+            "step": self.progress.step,
+            "steps": find_last_step(plan, self.schedule),
+            "epoch": plan.epoch_at(seen),
+            "loss": sum(sum(one.values()) for one in self._losses) / len(self._losses),
+            "losses": _mean_by_name(self._losses),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "examples_per_second": self._windows / (now - self._began),
+            "seconds": now - self._began,
+        }
+        lead(partial(self.metrics.write, line))
         self._losses, self._windows, self._began = [], 0, now
 
     def _write_files(self, folder: Path) -> None:
@@ -274,27 +297,6 @@ def make_optimizer(model: torch.nn.Module, schedule: Schedule) -> torch.optim.Ad
         {"params": vectors, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
-
-
-def _accelerate(schedule: Schedule) -> Accelerator:
-    # Each would get a part of the batches, while rates and steps are counted over all of them.
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes != "1":
-        raise UsageError(
-            f"a training runs on one device, but WORLD_SIZE asks for {processes} processes: start"
-            " it by spanmill alone, and choose the device by CUDA_VISIBLE_DEVICES"
-        )
-    # What an earlier run of this process chose for all, such as its precision, is not ours.
-    AcceleratorState._reset_state()
-    GradientState._reset_state()
-    try:
-        return Accelerator(
-            mixed_precision=schedule.precision, gradient_accumulation_steps=schedule.accumulation
-        )
-    except ValueError as error:
-        raise UsageError(
-            f"the precision {schedule.precision} is not to be had here ({error}): use bf16 or no"
-        ) from error
 
 
 def _average_with(decay: float) -> Any:

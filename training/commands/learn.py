@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from training.commands.run import say
+from training.crew import leads
 from training.data import Split, load_all, split
 from training.distill import distill as teach
 from training.event_files import writing_events
@@ -74,7 +75,7 @@ def finetune(
             WindowSizes(),
             out,
         )
-    click.echo(best)
+    _print(best)
 
 
 @click.command()
@@ -121,15 +122,21 @@ def distill(
             WindowSizes(),
             out,
         )
-    click.echo(best)
+    _print(best)
 
 
 def _read(paths: tuple[Path, ...], share: float, seed: int) -> Split:
     loaded = load_all(paths)
     parts = split(loaded.rows, share, seed)
     dropped = f", {loaded.dropped} dropped" if loaded.dropped else ""
-    say(f"{len(parts.train)} rows to learn from, {len(parts.held_out)} held out{dropped}")
+    if leads():
+        say(f"{len(parts.train)} rows to learn from, {len(parts.held_out)} held out{dropped}")
     return parts
+
+
+def _print(best: Path) -> None:
+    if leads():
+        click.echo(best)
 
 
 def _read_layers(text: str | None) -> tuple[int, ...] | None:

@@ -161,14 +161,6 @@ def test_windows_that_the_model_cannot_read_are_refused(tiny: Tiny, tmp_path: Pa
         finetune(checkpoint, [Stage(ROWS)], HELD_OUT, FAST, sizes, tmp_path / "out")
 
 
-def test_several_processes_are_refused(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun and accelerate launch tell
-    with pytest.raises(UsageError, match="on one device"):
-        _train(tiny, tmp_path / "out", epochs=1)
-
-
 def test_runs_of_one_process_have_each_their_own_precision(tiny: Tiny, tmp_path: Path) -> None:
     for precision in ("no", "bf16", "no"):
         schedule = replace(FAST, precision=precision, checkpoint_every_steps=99)
