@@ -182,6 +182,22 @@ def test_a_cancelled_job_is_not_begun_and_takes_no_room(ledger: Ledger, job: str
     assert ledger.admit(job, 0, b"x", ROOM) == Admission.ADMITTED
 
 
+def test_put_off_batches_of_a_cancelled_job_are_not_sent_again_and_hold_no_room(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    for batch in range(3):
+        ledger.admit(job, batch, b"x", ROOM)
+        ledger.begin(job, batch, "a")
+    ledger.give_back(job, 0, "a", "the disk is full", 5.0)
+    ledger.cancel(job)
+    assert ledger.flight().payload_bytes == 2  # somebody is at the others
+    ledger.give_back(job, 1, "a", "the disk is full", 5.0)
+    for batch in (1, 2):
+        lapse(redis_server.client, job, batch)
+    assert ledger.lapsed() == []
+    assert ledger.flight().payload_bytes == 0
+
+
 def test_nothing_is_said_of_a_job_after_it_was_cancelled(
     ledger: Ledger, redis_server: RedisServer, job: str
 ) -> None:
@@ -361,17 +377,59 @@ def test_processes_that_die_before_they_read_a_row_stop_the_job_when_that_goes_o
     ledger: Ledger, redis_server: RedisServer, job: str
 ) -> None:
     ledger.admit(job, 0, b"x", ROOM)
-    stuck = []
-    for number in range(4):
+    stuck, stops = [], []
+    for number in range(5):
         lapse(redis_server.client, job, 0)
         ledger.begin(job, 0, "a")
-        assert ledger.bury(job, 0, "a", Dying("-9", trouble="a process ended"))
+        stops.append(ledger.bury(job, 0, "a", Dying("-9", trouble="a process ended")))
         counts = ledger.count(job)
         assert counts is not None
         stuck.append((counts.trouble, counts.stuck))
         if number == 2:
             let_complaints_last(redis_server.client, job)
-    assert stuck == [(None, False), *[("a process ended", False)] * 2, ("a process ended", True)]
+    assert stops == [False, False, False, True, False]
+    assert [trouble for trouble, _ in stuck] == [None, *["a process ended"] * 4]
+    assert [is_stuck for _, is_stuck in stuck] == [False, False, False, True, True]
+
+
+def test_a_stuck_job_keeps_its_reason_however_rare_complaints_are(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    for batch, why in enumerate(("the disk is full", "the disk is gone")):
+        ledger.admit(job, batch, b"x", ROOM)
+        ledger.begin(job, batch, "a")
+        ledger.give_back(job, batch, "a", why, 5.0)
+        let_complaints_last(redis_server.client, job)
+    redis_server.client.delete(f"spanmill:{{{job}}}:trouble")  # it expired
+    counts = ledger.count(job)
+    assert counts is not None
+    assert (counts.trouble, counts.stuck) == ("the disk is gone", True)
+    ledger.admit(job, 2, b"x", ROOM)
+    ledger.begin(job, 2, "a")
+    ledger.bury(job, 2, "a", Dying("1"))
+    lapse(redis_server.client, job, 2)
+    ledger.begin(job, 2, "a")
+    ledger.bury(job, 2, "a", Dying("1"))  # a death without words takes none away
+    counts = ledger.count(job)
+    assert counts is not None
+    assert counts.trouble == "the disk is gone"
+    assert ledger.commit(job, 2, 1, 0)
+    counts = ledger.count(job)
+    assert counts is not None
+    assert (counts.trouble, counts.stuck) == (None, False)
+
+
+def test_complaints_that_lie_far_apart_stop_no_job(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    for batch in range(2):
+        ledger.admit(job, batch, b"x", ROOM)
+        ledger.begin(job, batch, "a")
+    long_ago = str(time.time() - scripts.CALM_SECONDS - 1)
+    assert not ledger.give_back(job, 0, "a", "the disk is full", 5.0)
+    about = f"spanmill:{{{job}}}:about"
+    redis_server.client.hset(about, mapping={"troubled": long_ago, "complained": long_ago})
+    assert not ledger.give_back(job, 1, "a", "the disk is full", 5.0)
 
 
 def test_leases_of_a_worker_that_ended_lapse_at_once_and_blame_no_row(
@@ -435,12 +493,17 @@ def test_a_message_of_a_batch_that_the_job_has_not_is_asked_of_nobody(
 def test_what_was_begun_can_be_ended_at_a_full_broker(
     ledger: Ledger, redis_server: RedisServer, job: str
 ) -> None:
-    for batch in range(3):
+    for batch in range(4):
         ledger.admit(job, batch, b"x", ROOM)
         ledger.begin(job, batch, "a")
     ledger.give_back(job, 2, "a", "the disk is full", 5.0)
     let_complaints_last(redis_server.client, job)
+    ledger.mark(job, 3, "a", Mark(1, (7,)))
     redis_server.client.config_set("maxmemory", "1")
+    ledger.mark(job, 3, "a", Mark(2, (8,)))
+    ledger.bury(job, 3, "a", Dying("-11"))
+    assert [one.batch for one in ledger.lapsed()] == [3]
+    assert redis_server.client.lrange(f"spanmill:{{{job}}}:deaths:3", 0, -1) == [b"-11;8"]
     assert ledger.renew(job, 0, "a")
     assert ledger.give_back(job, 1, "a", "the disk is full", 0.0)
     assert [one.batch for one in ledger.lapsed()] == [1]
@@ -448,7 +511,7 @@ def test_what_was_begun_can_be_ended_at_a_full_broker(
     assert ledger.commit(job, 2, 1, 0) is False
     counts = ledger.count(job)
     assert counts is not None
-    assert (counts.batches_done, counts.in_flight) == (2, 1)
+    assert (counts.batches_done, counts.in_flight) == (2, 2)
 
 
 def test_a_batch_that_lapses_when_its_job_is_forgotten_leaves_nothing(
@@ -476,8 +539,8 @@ def test_a_crash_names_the_rows_that_were_marked(ledger: Ledger, job: str, told:
         if not told:  # by who is left, but by who died, at the broker
             ledger.mark(job, 0, "a", mark)
         dying = Dying(how, mark=mark if told else None)
-        assert ledger.bury(job, 0, "a", dying)
-        assert not ledger.bury(job, 0, "a", dying)
+        ledger.bury(job, 0, "a", dying)
+        ledger.bury(job, 0, "a", dying)  # it is no longer a's
         assert [one.batch for one in ledger.lapsed()] == [0]
     assert ledger.begin(job, 0, "a").deaths == (
         Death(-11, (7,), hung=False, marked=True),

@@ -103,7 +103,11 @@ class Ledger:
         self._run(scripts.MARK, job, batch, holder, _write_rows(mark))
 
     def bury(self, job: str, batch: int, holder: str, death: Dying) -> bool:
-        """Write down that a lease's process died, or as good as died."""
+        """Write down that a lease's process died, or as good as died.
+
+        Return whether this stops the job, as `give_back` does: deaths before a row is read complain
+        from the second one of a batch on.
+        """
         rows = _UNMARKED if death.mark is None else _write_rows(death.mark)
         return bool(
             self._run(
