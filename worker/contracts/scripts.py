@@ -239,11 +239,23 @@ redis.call('ZADD', '%LEASES%', 'XX', now + tonumber(ARGV[4]), member)
 return complain(job, ARGV[5])
 """
 
-# ARGV: job, batch, seconds until it is sent again. Only where another job has batches in flight.
+# ARGV: job, batch, seconds until it is sent again, how many queues the worker reads, these, and the
+# jobs that it holds. Only where another job's batches wait for this worker.
 POSTPONE = """
-local job, member = ARGV[1], ARGV[1] .. ':' .. ARGV[2]
-local mine = redis.call('HEXISTS', '%JOB_BATCHES%', job)
-if redis.call('HLEN', '%JOB_BATCHES%') == mine then return 0 end
+local member, last = ARGV[1] .. ':' .. ARGV[2], 4 + tonumber(ARGV[4])
+local reads, is_passed, is_other = {}, {[ARGV[1]] = true}, false
+for i = 5, last do reads[ARGV[i]] = true end
+for i = last + 1, #ARGV do is_passed[ARGV[i]] = true end
+for _, waiting in ipairs(redis.call('ZRANGE', '%WAITING%', 0, -1)) do
+  local job = string.match(waiting, '^(.*):%d+$')
+  if not is_passed[job] then
+    local queue = redis.call('HGET', key(job, 'about'), 'queue')
+    is_other = queue and reads[queue] and not is_cancelled(job)
+    if is_other then break end
+    is_passed[job] = true
+  end
+end
+if not is_other then return 0 end
 if redis.call('ZREM', '%WAITING%', member) == 1 then
   redis.call('ZADD', '%LEASES%', now + tonumber(ARGV[3]), member)
 end
@@ -397,8 +409,6 @@ READ_DONE = """
 if not known(ARGV[1]) then return false end
 return redis.call('GET', key(ARGV[1], 'done')) or ''
 """
-
-READ_BYTES = "return redis.call('GET', '%IN_FLIGHT_BYTES%') or '0'"
 
 READ_FLIGHT = """
 local oldest = redis.call('ZRANGE', '%WAITING%', 0, 0, 'WITHSCORES')
