@@ -124,6 +124,17 @@ class Follower:
         if now - max(self._paused_since, self._moved_at) > self._run.max_pause_seconds:
             raise WorldError(reason)
 
+    def leave(self) -> None:
+        """Stop following: all is at the broker, so that a pause of this producer's own is over.
+
+        One of the workers' ends when they write it.
+        """
+        counts = self.insist(lambda: self._ledger.count(self._run.manifest.job))
+        if counts is not None and counts.stuck:
+            return
+        if self._paused_since is not None or self._diary.read_state() == State.PAUSED:
+            self._go_on()
+
     def wait_for_room(self, since: float) -> None:
         """Hear that a batch found no room at the broker since then, and say so when it is long."""
         if time.monotonic() - max(since, self._moved_at) > FULL_SECONDS:

@@ -12,15 +12,13 @@ from producer.source import choose_id_column, find_files
 from worker.contracts.broker_url import broker_option
 from worker.contracts.bundle import find_bundle, load_bundle
 from worker.contracts.errors import InputError, UsageError
+from worker.contracts.flight import DEFAULT_QUEUE
 from worker.contracts.job import Columns
 from worker.contracts.options import ReadingOptions
 from worker.contracts.url import to_path
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: The queue of workers that were given none, as `worker.contracts.queue` has it too: that module
-#: loads Celery, and `answer` needs none.
-DEFAULT_QUEUE = "default"
 #: Every option can come from the environment: SPANMILL_ and its name.
 PREFIX = "SPANMILL"
 #: Used where nobody names one and a file has it; else the row number is the id.

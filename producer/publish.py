@@ -93,6 +93,7 @@ class _Publisher:
             for number, table in missing:
                 self._put(number, encode_payload(self._job, number, table))
             if not self._fleet.wait:
+                self._follower.leave()
                 raise Published
             if self._follow() and self._follower.insist(self._is_answered):
                 with suppress(WorldError):  # its keys expire

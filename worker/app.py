@@ -23,10 +23,12 @@ from worker.contracts.broker import parse_broker
 from worker.contracts.errors import SpanmillError
 from worker.contracts.flight import Dying
 from worker.contracts.ledger import Ledger
+from worker.contracts.object_store import open_store
 from worker.contracts.queue import TASK, VISIBILITY_SECONDS, make_app, name_queue, read_message
 from worker.events import Event, Hear, Level, Outcome, send_to
 from worker.marks import Slate
 from worker.orphan import die_with
+from worker.pausing import note_pause
 from worker.tools import open_tools
 from worker.turn import Clerk, OpenTools, Place
 
@@ -66,7 +68,10 @@ class Answering:
         """Open nothing: this is made before the fork."""
         broker = parse_broker(settings.broker_url)
         self._name = settings.name
-        self._place = Place(settings.name, broker, settings.jobs_root, settings.hang_seconds)
+        queues = tuple(name_queue(queue) for queue in settings.queues)
+        self._place = Place(
+            settings.name, broker, settings.jobs_root, settings.hang_seconds, queues
+        )
         self._opening = opening
         self._hear = hear
         self._ledger = Ledger(broker)
@@ -113,7 +118,7 @@ class Answering:
             )
         )
         holder = self._name_holder(task_id)
-        marks = (slate.read(holder) for slate in self._slates)
+        marks = (slate.read_dead(holder) for slate in self._slates)
         dying = Dying(
             str(code),
             LOST_DELAY_SECONDS,
@@ -122,7 +127,9 @@ class Answering:
             next((mark for mark in marks if mark is not None), None),
         )
         with suppress(SpanmillError):  # the lease lapses
-            self._ledger.bury(message.job, message.batch, holder, dying)
+            if self._ledger.bury(message.job, message.batch, holder, dying):
+                store = open_store(self._place.jobs_root)
+                note_pause(self._ledger, store, message.job, dying.trouble)
 
     def _open_clerk(self) -> Clerk:
         if self._clerk is None or self._clerk[0] != os.getpid():

@@ -50,13 +50,15 @@ def serve(
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             payload, delivery = pipe.recv()
+            if tools is not None:
+                marks.write([])  # the last one may be of the batch before
             if stop.value:
                 return
             try:
                 if tools is None:
                     tools = _open(open_tools)
                     _be_silent()
-                marks.write([])
+                    marks.write([])
                 message = _run(payload, delivery, tools, marks)
             except SpanmillError as error:
                 fault = Fault.WORLD if isinstance(error, WorldError) else Fault.JOB

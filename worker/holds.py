@@ -6,7 +6,9 @@ FIRST_SECONDS = 0.5
 LONGEST_SECONDS = 5.0
 #: Jobs that are remembered; the one that is forgotten is tried too early.
 KEPT_JOBS = 256
-_STEPS = 10
+#: Batches of a held job are sent again within so many times the hold.
+_SPREAD_HOLDS = 4
+_STEPS = 50
 
 
 class Holds:
@@ -29,15 +31,24 @@ class Holds:
         """Hear that a job gets on here."""
         self._holds.pop(job, None)
 
+    def names(self) -> list[str]:
+        """Return the jobs that are held now."""
+        return [job for job in self._holds if self.left(job) > 0]
+
+    def seconds(self, job: str) -> float:
+        """Return how long a job's hold is as a whole."""
+        return self._holds.get(job, (FIRST_SECONDS, 0.0))[0]
+
     def left(self, job: str) -> float:
         """Return for how many seconds a job is held still, 0 for one that is not."""
         _, until = self._holds.get(job, (0.0, 0.0))
         return max(0.0, until - time.monotonic())
 
 
-def spread(batch: int) -> float:
+def spread(batch: int, hold_seconds: float) -> float:
     """Return after how many seconds a batch of a held job is sent again.
 
-    It differs from batch to batch: who can answer the job finds some at any time.
+    It differs from batch to batch: who can answer the job finds some at any time. The longer the
+    hold, the rarer they come.
     """
-    return FIRST_SECONDS + (LONGEST_SECONDS - FIRST_SECONDS) * (batch % _STEPS) / _STEPS
+    return FIRST_SECONDS + _SPREAD_HOLDS * hold_seconds * (batch % _STEPS) / _STEPS

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from threading import Thread
 from typing import IO
 
+from worker.contracts.errors import SpanmillError
 from worker.events import MESSAGE_CHARS, Event, Hear, Level, receive
 
 TICK_SECONDS = 1.0
@@ -58,20 +59,22 @@ class Keeper:
     def run(self, wait: Wait) -> None:
         """Run until ``wait``, which sleeps for so many seconds, says that it is to stop."""
         child, started_at, backoff = self._start(), time.monotonic(), FIRST_BACKOFF_SECONDS
-        while not wait(TICK_SECONDS):
-            self._duties.tick(child.pid)
-            if child.poll() is None:
-                continue
-            if time.monotonic() - started_at > WELL_SECONDS:
-                backoff = FIRST_BACKOFF_SECONDS
-            said = f"the worker ended (exit code {child.returncode}): starting it again"
-            self._hear(Event("worker-ended", Level.ERROR, said))
-            self._duties.lose()
-            if wait(backoff):
-                break
-            backoff = min(2 * backoff, LONGEST_BACKOFF_SECONDS)
-            child, started_at = self._start(), time.monotonic()
-        self._stop(child)
+        try:
+            while not wait(TICK_SECONDS):
+                self._duties.tick(child.pid)
+                if child.poll() is None:
+                    continue
+                if time.monotonic() - started_at > WELL_SECONDS:
+                    backoff = FIRST_BACKOFF_SECONDS
+                said = f"the worker ended (exit code {child.returncode}): starting it again"
+                self._hear(Event("worker-ended", Level.ERROR, said))
+                self._duties.lose()
+                if wait(backoff):
+                    break
+                backoff = min(2 * backoff, LONGEST_BACKOFF_SECONDS)
+                child, started_at = self._start(), time.monotonic()
+        finally:  # whatever ends this, the child has its time to end
+            self._stop(child)
 
     def _start(self) -> subprocess.Popen[bytes]:
         ear, mouth = os.pipe()
@@ -117,4 +120,5 @@ class Keeper:
             child.wait()
         for ears in self._ears:
             ears.join(DRAIN_SECONDS)
-        self._duties.lose()
+        with suppress(SpanmillError):  # the broker may refuse by now: leases lapse by themselves
+            self._duties.lose()

@@ -21,7 +21,7 @@ from typing import Any
 from worker.attempts import Failed, OutgoingBatch, Sent, blame, describe_end
 from worker.child import Failure, Fault, serve
 from worker.contracts.errors import JobError, WorldError
-from worker.marks import Marks
+from worker.marks import START_SECONDS, STORING, Marks
 from worker.task import Delivery, Done, Tools
 
 #: A child has one batch in work and one waiting, so that it is never idle.
@@ -31,8 +31,6 @@ MAX_ENDS_IN_A_ROW = 5
 POLL_SECONDS = 0.5
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 15.0
-#: How long a process may take until its first batch, which is mostly to load the model.
-START_SECONDS = 300.0
 #: Signals that mean: stop when the batches in work are done.
 _STOPS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 #: How long an interrupted run waits for the batches in work.
@@ -169,22 +167,21 @@ class _Fleet:
             return self._start_unheard()
 
     def _start_unheard(self) -> _Child:
-        ours, theirs = self._context.Pipe()
-        marks = Marks(self._context)
-        process = self._context.Process(
-            target=serve,
-            args=(theirs, marks, self._stop, self._options.open_tools, os.getpid()),
-            daemon=True,
-        )
         try:
-            process.start()
+            marks = Marks(self._context)
+            ours, theirs = self._context.Pipe()
+            with theirs:
+                process = self._context.Process(
+                    target=serve,
+                    args=(theirs, marks, self._stop, self._options.open_tools, os.getpid()),
+                    daemon=True,
+                )
+                process.start()
         except OSError as error:
             raise JobError(
                 f"no answering process can be started ({error.strerror}): check this machine's"
                 " memory and limits, then resume the job"
             ) from error
-        finally:
-            theirs.close()
         outbox: SimpleQueue[tuple[bytes, Delivery] | None] = SimpleQueue()
         feeder = Thread(target=_send_all, args=(ours, outbox), daemon=True)
         feeder.start()
@@ -275,7 +272,7 @@ class _Fleet:
             self._again.append(first)
         elif hung and mark.rows == ():
             self._again.append(first)
-            self._be_unwell("storing a batch takes too long: check the disk of the jobs' folder")
+            self._be_unwell(STORING)
         else:
             self._again.append(blame(first, mark.rows, failed))
         self._again.extend(child.held)

@@ -13,11 +13,11 @@ from worker.app import WorkerSettings
 from worker.contracts.broker import parse_broker
 from worker.contracts.broker_url import broker_option
 from worker.contracts.errors import WorldError
+from worker.contracts.flight import DEFAULT_QUEUE
 from worker.contracts.ledger import Ledger
 from worker.contracts.metrics_option import metrics_options
 from worker.contracts.object_store import open_store
 from worker.contracts.queue import (
-    DEFAULT_QUEUE,
     VISIBILITY_SECONDS,
     WORKER_KEYS,
     make_app,

@@ -18,18 +18,20 @@ from worker.attempts import OutgoingBatch, Sent, blame, describe_end
 from worker.child import OUT_OF_MEMORY
 from worker.contracts.broker import Broker
 from worker.contracts.errors import JobError, SpanmillError, WorldError
-from worker.contracts.flight import Begun, Death, Dying, Turn
+from worker.contracts.flight import DEFAULT_QUEUE, Begun, Death, Dying, Turn
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest, State, shard_key
 from worker.contracts.ledger import Ledger
 from worker.contracts.object_store import open_store
-from worker.contracts.queue import Message
+from worker.contracts.queue import Message, name_queue
 from worker.contracts.root import read_root
 from worker.contracts.scripts import LEASE_SECONDS, RENEW_SECONDS
 from worker.contracts.shard import BatchStats, decode_payload, read_footer
+from worker.contracts.store import Store
 from worker.events import QUIET, Event, Hear, Level, Outcome, send_to
-from worker.holds import Holds, spread
-from worker.marks import Slate
+from worker.holds import LONGEST_SECONDS, Holds, spread
+from worker.marks import START_SECONDS, STORING, Slate
+from worker.pausing import note_pause
 from worker.task import Delivery, Done, Tools, run_batch
 from worker.tools import JobTools, name_tools
 
@@ -40,6 +42,10 @@ KEPT_RECIPES = 64
 FAILED_DELAY_SECONDS = 0.5
 #: While nobody but a held job has batches, how often it is asked whether that is still so.
 ALONE_SECONDS = 0.5
+#: After each message that is put off: a queue full of them must not be all that a broker does.
+HELD_SECONDS = 0.05
+#: How long a hanging disk may take to write that the job is paused.
+NOTE_SECONDS = 5.0
 #: Marks are kept from the broker for so long after it took none.
 DEAF_SECONDS = 5.0
 
@@ -49,12 +55,13 @@ _NOBODY = send_to(None)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a worker works: its name, its broker, its jobs' folder."""
+    """Where a worker works: its name, its broker, its jobs' folder, the queues that it reads."""
 
     worker: str
     broker: Broker
     jobs_root: str
     hang_seconds: float = 300.0
+    queues: tuple[str, ...] = (name_queue(DEFAULT_QUEUE),)
 
 
 class Clerk:
@@ -87,7 +94,7 @@ class Clerk:
         self._began_at = time.perf_counter()
         if begun.turn != Turn.RUN:
             return self._tell(message, begun, Outcome(str(begun.turn)))
-        with _Lease(self._ledger, self._slate, message, holder, self._place.hang_seconds) as lease:
+        with _Lease(self._ledger, self._slate, self._store, self._place, message, holder) as lease:
             try:
                 done = self._answer(message, begun, holder, lease)
             except _Unreadable:
@@ -98,9 +105,8 @@ class Clerk:
             except MemoryError:
                 os._exit(OUT_OF_MEMORY)  # a new process has it back, whatever leaked
             except Exception as error:  # noqa: BLE001  a row that breaks a library in a new way
-                dying = Dying("1", FAILED_DELAY_SECONDS, mark=self._slate.read(holder))
-                self._ledger.bury(message.job, message.batch, holder, dying)
                 name = type(error).__name__  # alone: its message may quote the row
+                lease.bury("1", f"it failed ({name})", FAILED_DELAY_SECONDS)
                 return self._tell(message, begun, Outcome.FAILED, why=name)
             outcome = Outcome.CONFLICT if done.in_vain else Outcome.DONE
             if done.stats is not None:
@@ -123,6 +129,7 @@ class Clerk:
             if not rows and lease.is_doubtful():  # the shard comes next, and whose is it by now?
                 self._need_own(message.job, begun.made)
             self._slate.write(holder, rows)
+            lease.is_marked = True
             if begun.deaths:  # of this batch, and maybe nobody was left to tell its row
                 self._mark_at_broker(message, holder)
 
@@ -140,11 +147,6 @@ class Clerk:
             self._ledger.mark(message.job, message.batch, holder, mark)
         except SpanmillError:
             self._deaf_until = time.monotonic() + DEAF_SECONDS
-
-    def _shares(self, begun: Begun) -> bool:
-        with suppress(WorldError):
-            return read_root(self._store) == begun.root
-        return False
 
     def _open(self, job: str, made: str) -> Tools:
         recipe = self._recipes.get((job, made))
@@ -189,7 +191,8 @@ class Clerk:
             folder = JobFolder(self._store, message.job)
             stats = read_footer(partial(folder.need_tail, message.batch)).stats
         if self._ledger.commit(message.job, message.batch, stats.rows, stats.errors):
-            self._note(message.job, State.RUNNING, None)
+            with suppress(WorldError):  # the shard is there: the state follows later
+                JobFolder(self._store, message.job).put_event(State.RUNNING)
 
     def _tell(
         self,
@@ -223,9 +226,8 @@ class Clerk:
         reason = f"worker {self._place.worker}: {why}"
         delay = self._holds.begin(message.job)
         self._tell(message, begun, Outcome.PAUSED, why=why)
-        is_new = self._ledger.give_back(message.job, message.batch, holder, reason, delay)
-        if is_new and self._shares(begun):
-            self._note(message.job, State.PAUSED, reason)
+        if self._ledger.give_back(message.job, message.batch, holder, reason, delay):
+            note_pause(self._ledger, self._store, message.job, reason)
         return Outcome.PAUSED
 
     def _leave(self, message: Message) -> bool:
@@ -234,14 +236,13 @@ class Clerk:
         Where nobody else waits, the hold is waited out instead.
         """
         while (seconds := self._holds.left(message.job)) > 0:
-            if self._ledger.postpone(message.job, message.batch, spread(message.batch)):
+            delay = spread(message.batch, self._holds.seconds(message.job))
+            queues, held = self._place.queues, self._holds.names()
+            if self._ledger.postpone(message.job, message.batch, delay, queues, held):
+                time.sleep(HELD_SECONDS)
                 return True
             time.sleep(min(seconds, ALONE_SECONDS))
         return False
-
-    def _note(self, job: str, state: State, reason: str | None) -> None:
-        with suppress(WorldError):  # the disk may be what is broken; the ledger says it too
-            JobFolder(self._store, job).put_event(state, reason)
 
 
 class _Unreadable(Exception):  # noqa: N818  caught above, never seen
@@ -252,13 +253,23 @@ class _Lease:
     """Renews a batch's lease while entered, and ends the process when a row hangs."""
 
     def __init__(
-        self, ledger: Ledger, slate: Slate, message: Message, holder: str, hang_seconds: float
+        self,
+        ledger: Ledger,
+        slate: Slate,
+        store: Store,
+        place: Place,
+        message: Message,
+        holder: str,
     ) -> None:
         self._ledger = ledger
         self._slate = slate
+        self._store = store
+        self._worker = place.worker
+        #: Whether reading has begun: until then it is nobody's fault but the bundle's.
+        self.is_marked = False
         self._message = message
         self._holder = holder
-        self._hang_seconds = hang_seconds
+        self._hang_seconds = place.hang_seconds
         self._renewed_at = time.monotonic()
         self._over = Signal()
         self._thread = Thread(target=self._renew, daemon=True)
@@ -282,13 +293,44 @@ class _Lease:
             if self._slate.count() != seen:
                 seen, seen_at = self._slate.count(), time.monotonic()
             with suppress(SpanmillError):  # the broker is away: the lease may lapse, no more
-                if time.monotonic() - seen_at > self._hang_seconds:
-                    hung = Dying("hung", mark=self._slate.read(self._holder))
-                    self._ledger.bury(job, batch, self._holder, hung)
-                    os.kill(os.getpid(), signal.SIGKILL)
+                if time.monotonic() - seen_at > self._limit():
+                    self._end_hung()
                 asked_at = time.monotonic()
                 if self._ledger.renew(job, batch, self._holder):
                     self._renewed_at = asked_at
+
+    def _limit(self) -> float:
+        return self._hang_seconds if self.is_marked else max(START_SECONDS, self._hang_seconds)
+
+    def bury(self, how: str, what: str, delay_seconds: float = 0.0) -> None:
+        """Tell the ledger that the attempt died, and of which rows; it may be of none."""
+        why = f"worker {self._worker}: {what} before it read a row: check the job's bundle"
+        mark = self._slate.read(self._holder) if self.is_marked else None
+        dying = Dying(how, delay_seconds, why, mark)
+        if self._ledger.bury(self._message.job, self._message.batch, self._holder, dying):
+            self._note(why)
+
+    def _end_hung(self) -> None:
+        """End the process: nothing else ends what hangs in it."""
+        mark = self._slate.read(self._holder) if self.is_marked else None
+        if mark is not None and mark.rows == ():
+            job, batch, why = (
+                self._message.job,
+                self._message.batch,
+                f"worker {self._worker}: {STORING}",
+            )
+            if self._ledger.give_back(job, batch, self._holder, why, LONGEST_SECONDS):
+                self._note(why)
+        else:
+            self.bury("hung", "a process hung")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _note(self, why: str) -> None:
+        """Write that the job is paused, unless the disk hangs in that, too."""
+        note = partial(note_pause, self._ledger, self._store, self._message.job, why)
+        writing = Thread(target=note, daemon=True)
+        writing.start()
+        writing.join(NOTE_SECONDS)
 
 
 def _deliver(message: Message, begun: Begun) -> Delivery:

@@ -9,10 +9,10 @@ from click.core import ParameterSource
 
 from producer.diary import Diary
 from producer.embedded import Processes
-from producer.options import BROKER, DEFAULT_QUEUE, QUEUE, option
+from producer.options import BROKER, QUEUE, option
 from producer.run import Run
 from worker.contracts.errors import UsageError
-from worker.contracts.flight import MAX_BATCHES, MAX_BYTES
+from worker.contracts.flight import DEFAULT_QUEUE, MAX_BATCHES, MAX_BYTES
 from worker.contracts.metrics_option import metrics_options
 from worker.log import Log
 from worker.settings import count_cores

@@ -102,7 +102,7 @@ def watch(site: Site, worker: int, producer: "subprocess.Popen[bytes]") -> Sampl
     while producer.poll() is None:
         samples.producer_mib = max(samples.producer_mib, _peak_mib(producer.pid))
         samples.redis_mib.append(cast(Any, redis.info("memory"))["used_memory"] / MIB)
-        samples.in_flight_mib.append(ledger.in_flight_bytes() / MIB)
+        samples.in_flight_mib.append(ledger.flight().payload_bytes / MIB)
         counts = ledger.count("bench")
         rows = 0 if counts is None else counts.rows_done
         samples.workers.append((rows, _resident_mib(worker)))

@@ -31,6 +31,19 @@ def follow(fleet: FleetDesk, user: str) -> Follower:
     return Follower(run, Diary(folder), ledger, Resender(broker, ledger), Meter(Log()))
 
 
+def test_a_pause_of_a_producer_that_leaves_is_over(fleet: FleetDesk) -> None:
+    fleet.desk.write(make_rows(8))
+    assert fleet.submit("--no-wait").status == 0
+    everything = {"keys": ["*"], "channels": ["*"], "passwords": ["+secret"], "enabled": True}
+    fleet.server.client.acl_setuser("all", commands=["+@all"], **everything)
+    follower = follow(fleet, "all")
+    before = fleet.desk.states()
+    follower.suffer("the broker takes no message")
+    assert fleet.desk.states() == [*before, "paused"]
+    follower.leave()
+    assert fleet.desk.states() == [*before, "paused", "running"]
+
+
 def lose_messages(fleet: FleetDesk) -> None:
     """Let what waits be lost, and that long ago."""
     fleet.server.client.delete(name_queue("default"))

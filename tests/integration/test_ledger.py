@@ -10,7 +10,7 @@ from tests.redis_server import RedisServer
 from worker.contracts import scripts
 from worker.contracts.errors import WorldError
 from worker.contracts.flight import About, Admission, Death, Dying, Mark, Room, Turn, WorkerCard
-from worker.contracts.ledger import Ledger, is_counted
+from worker.contracts.ledger import Ledger
 
 JOB = "mill-1"
 ROOM = Room(max_batches=4, max_bytes=1000)
@@ -37,7 +37,7 @@ def test_a_batch_goes_its_way_and_leaves_nothing_but_its_count(
     ledger: Ledger, redis_server: RedisServer, job: str
 ) -> None:
     assert ledger.admit(job, 3, b"rows", ROOM) == Admission.ADMITTED
-    assert ledger.in_flight_bytes() == 4
+    assert ledger.flight().payload_bytes == 4
     begun = ledger.begin(job, 3, "a")
     assert (begun.turn, begun.attempt, begun.payload, begun.root) == (Turn.RUN, 1, b"rows", "token")
     assert not ledger.commit(job, 3, 8, 1)
@@ -45,7 +45,7 @@ def test_a_batch_goes_its_way_and_leaves_nothing_but_its_count(
     assert counts is not None
     assert (counts.batches_done, counts.rows_done, counts.errors) == (1, 8, 1)
     assert (counts.in_flight, counts.busy, counts.trouble) == (0, 0, None)
-    assert ledger.in_flight_bytes() == 0
+    assert ledger.flight().payload_bytes == 0
     ledger.forget(job)
     assert set(redis_server.client.keys()) <= {
         b"spanmill:begun",
@@ -64,7 +64,7 @@ def test_a_batch_is_counted_once_however_often_it_is_committed(ledger: Ledger, j
     assert (counts.batches_done, counts.rows_done, counts.errors) == (2, 10, 1)
     bits = ledger.read_done(job)
     assert bits is not None
-    assert [batch for batch in range(20) if is_counted(bits, batch)] == [5, 6]
+    assert bits == bytes([0b00000110])
 
 
 def test_a_batch_is_admitted_once(ledger: Ledger, job: str) -> None:
@@ -80,7 +80,7 @@ def test_the_room_is_bounded_in_batches_and_in_bytes(ledger: Ledger, job: str) -
     ledger.commit(job, 0, 1, 0)
     assert ledger.admit(job, 4, b"x" * 998, ROOM) == Admission.FULL
     assert ledger.admit(job, 4, b"x" * 997, ROOM) == Admission.ADMITTED
-    assert ledger.in_flight_bytes() == ROOM.max_bytes
+    assert ledger.flight().payload_bytes == ROOM.max_bytes
 
 
 def test_room_can_be_asked_for_without_the_payload(
@@ -143,7 +143,7 @@ def test_a_batch_whose_payload_expired_in_a_queue_gives_its_room_back(
     assert ledger.lapsed() == []
     counts = ledger.count(job)
     assert counts is not None
-    assert (counts.in_flight, counts.wanted, ledger.in_flight_bytes()) == (1, 1, 1)
+    assert (counts.in_flight, counts.wanted, ledger.flight().payload_bytes) == (1, 1, 1)
 
 
 def test_one_of_many_workers_gets_the_lease(ledger: Ledger, job: str) -> None:
@@ -180,6 +180,22 @@ def test_a_cancelled_job_is_not_begun_and_takes_no_room(ledger: Ledger, job: str
     assert (counts.cancelled, counts.batches_done, counts.in_flight) == (True, 1, 0)
     ledger.open_job(About(JOB, "spanmill-test", "token", "now", 10))
     assert ledger.admit(job, 0, b"x", ROOM) == Admission.ADMITTED
+
+
+def test_put_off_batches_of_a_cancelled_job_are_not_sent_again_and_hold_no_room(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    for batch in range(3):
+        ledger.admit(job, batch, b"x", ROOM)
+        ledger.begin(job, batch, "a")
+    ledger.give_back(job, 0, "a", "the disk is full", 5.0)
+    ledger.cancel(job)
+    assert ledger.flight().payload_bytes == 2  # somebody is at the others
+    ledger.give_back(job, 1, "a", "the disk is full", 5.0)
+    for batch in (1, 2):
+        lapse(redis_server.client, job, batch)
+    assert ledger.lapsed() == []
+    assert ledger.flight().payload_bytes == 0
 
 
 def test_nothing_is_said_of_a_job_after_it_was_cancelled(
@@ -287,7 +303,7 @@ def test_what_nobody_can_send_again_gives_its_room_back(
     assert ledger.lapsed() == []
     counts = ledger.count(job)
     assert counts is not None
-    assert (counts.in_flight, counts.wanted, ledger.in_flight_bytes()) == (0, 1, 0)
+    assert (counts.in_flight, counts.wanted, ledger.flight().payload_bytes) == (0, 1, 0)
 
 
 def test_giving_a_lease_back_uses_no_attempt_and_says_why(
@@ -311,12 +327,15 @@ def test_a_batch_is_put_off_for_the_sake_of_other_jobs_alone(
     ledger: Ledger, redis_server: RedisServer, job: str
 ) -> None:
     ledger.admit(job, 0, b"x", ROOM)
-    assert not ledger.postpone(job, 0, 5.0)
+    queues = ["spanmill-test"]
+    assert not ledger.postpone(job, 0, 5.0, queues)
     assert ledger.begin(job, 0, "a").turn == Turn.RUN
     ledger.admit(job, 1, b"x", ROOM)
     ledger.open_job(About("mill-2", "spanmill-test", "token", "now", 10))
     ledger.admit("mill-2", 0, b"x", ROOM)
-    assert [ledger.postpone(job, batch, 5.0) for batch in (0, 1)] == [True, True]
+    assert not ledger.postpone(job, 1, 5.0, ["spanmill-other"])  # nobody here could take it
+    assert not ledger.postpone(job, 1, 5.0, queues, ["mill-2"])  # it is held, too
+    assert [ledger.postpone(job, batch, 5.0, queues) for batch in (0, 1)] == [True, True]
     assert ledger.renew(job, 0, "a")  # what is begun is not put off
     assert ledger.begin(job, 1, "a").turn == Turn.LEASED
     assert ledger.lapsed() == []
@@ -324,6 +343,9 @@ def test_a_batch_is_put_off_for_the_sake_of_other_jobs_alone(
     assert [one.batch for one in ledger.lapsed()] == [1]
     begun = ledger.begin(job, 1, "a")
     assert (begun.attempt, begun.deaths) == (1, ())
+    ledger.admit(job, 2, b"x", ROOM)
+    ledger.begin("mill-2", 0, "b")
+    assert not ledger.postpone(job, 2, 5.0, queues)  # somebody is at it
 
 
 def test_a_job_is_stuck_when_complaints_go_on_and_until_a_batch_is_done(
@@ -361,17 +383,59 @@ def test_processes_that_die_before_they_read_a_row_stop_the_job_when_that_goes_o
     ledger: Ledger, redis_server: RedisServer, job: str
 ) -> None:
     ledger.admit(job, 0, b"x", ROOM)
-    stuck = []
-    for number in range(4):
+    stuck, stops = [], []
+    for number in range(5):
         lapse(redis_server.client, job, 0)
         ledger.begin(job, 0, "a")
-        assert ledger.bury(job, 0, "a", Dying("-9", trouble="a process ended"))
+        stops.append(ledger.bury(job, 0, "a", Dying("-9", trouble="a process ended")))
         counts = ledger.count(job)
         assert counts is not None
         stuck.append((counts.trouble, counts.stuck))
         if number == 2:
             let_complaints_last(redis_server.client, job)
-    assert stuck == [(None, False), *[("a process ended", False)] * 2, ("a process ended", True)]
+    assert stops == [False, False, False, True, False]
+    assert [trouble for trouble, _ in stuck] == [None, *["a process ended"] * 4]
+    assert [is_stuck for _, is_stuck in stuck] == [False, False, False, True, True]
+
+
+def test_a_stuck_job_keeps_its_reason_however_rare_complaints_are(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    for batch, why in enumerate(("the disk is full", "the disk is gone")):
+        ledger.admit(job, batch, b"x", ROOM)
+        ledger.begin(job, batch, "a")
+        ledger.give_back(job, batch, "a", why, 5.0)
+        let_complaints_last(redis_server.client, job)
+    redis_server.client.delete(f"spanmill:{{{job}}}:trouble")  # it expired
+    counts = ledger.count(job)
+    assert counts is not None
+    assert (counts.trouble, counts.stuck) == ("the disk is gone", True)
+    ledger.admit(job, 2, b"x", ROOM)
+    ledger.begin(job, 2, "a")
+    ledger.bury(job, 2, "a", Dying("1"))
+    lapse(redis_server.client, job, 2)
+    ledger.begin(job, 2, "a")
+    ledger.bury(job, 2, "a", Dying("1"))  # a death without words takes none away
+    counts = ledger.count(job)
+    assert counts is not None
+    assert counts.trouble == "the disk is gone"
+    assert ledger.commit(job, 2, 1, 0)
+    counts = ledger.count(job)
+    assert counts is not None
+    assert (counts.trouble, counts.stuck) == (None, False)
+
+
+def test_complaints_that_lie_far_apart_stop_no_job(
+    ledger: Ledger, redis_server: RedisServer, job: str
+) -> None:
+    for batch in range(2):
+        ledger.admit(job, batch, b"x", ROOM)
+        ledger.begin(job, batch, "a")
+    long_ago = str(time.time() - scripts.CALM_SECONDS - 1)
+    assert not ledger.give_back(job, 0, "a", "the disk is full", 5.0)
+    about = f"spanmill:{{{job}}}:about"
+    redis_server.client.hset(about, mapping={"troubled": long_ago, "complained": long_ago})
+    assert not ledger.give_back(job, 1, "a", "the disk is full", 5.0)
 
 
 def test_leases_of_a_worker_that_ended_lapse_at_once_and_blame_no_row(
@@ -435,12 +499,17 @@ def test_a_message_of_a_batch_that_the_job_has_not_is_asked_of_nobody(
 def test_what_was_begun_can_be_ended_at_a_full_broker(
     ledger: Ledger, redis_server: RedisServer, job: str
 ) -> None:
-    for batch in range(3):
+    for batch in range(4):
         ledger.admit(job, batch, b"x", ROOM)
         ledger.begin(job, batch, "a")
     ledger.give_back(job, 2, "a", "the disk is full", 5.0)
     let_complaints_last(redis_server.client, job)
+    ledger.mark(job, 3, "a", Mark(1, (7,)))
     redis_server.client.config_set("maxmemory", "1")
+    ledger.mark(job, 3, "a", Mark(2, (8,)))
+    ledger.bury(job, 3, "a", Dying("-11"))
+    assert [one.batch for one in ledger.lapsed()] == [3]
+    assert redis_server.client.lrange(f"spanmill:{{{job}}}:deaths:3", 0, -1) == [b"-11;8"]
     assert ledger.renew(job, 0, "a")
     assert ledger.give_back(job, 1, "a", "the disk is full", 0.0)
     assert [one.batch for one in ledger.lapsed()] == [1]
@@ -448,7 +517,7 @@ def test_what_was_begun_can_be_ended_at_a_full_broker(
     assert ledger.commit(job, 2, 1, 0) is False
     counts = ledger.count(job)
     assert counts is not None
-    assert (counts.batches_done, counts.in_flight) == (2, 1)
+    assert (counts.batches_done, counts.in_flight) == (2, 2)
 
 
 def test_a_batch_that_lapses_when_its_job_is_forgotten_leaves_nothing(
@@ -461,7 +530,7 @@ def test_a_batch_that_lapses_when_its_job_is_forgotten_leaves_nothing(
     lapse(redis_server.client, job, 0)
     redis_server.client.zadd(scripts.WAITING, {f"{job}:1": 1.0})
     assert ledger.lapsed() == []
-    assert ledger.in_flight_bytes() == 0
+    assert ledger.flight().payload_bytes == 0
     assert not [key for key in redis_server.client.scan_iter() if b"payload" in key]
 
 
@@ -476,8 +545,8 @@ def test_a_crash_names_the_rows_that_were_marked(ledger: Ledger, job: str, told:
         if not told:  # by who is left, but by who died, at the broker
             ledger.mark(job, 0, "a", mark)
         dying = Dying(how, mark=mark if told else None)
-        assert ledger.bury(job, 0, "a", dying)
-        assert not ledger.bury(job, 0, "a", dying)
+        ledger.bury(job, 0, "a", dying)
+        ledger.bury(job, 0, "a", dying)  # it is no longer a's
         assert [one.batch for one in ledger.lapsed()] == [0]
     assert ledger.begin(job, 0, "a").deaths == (
         Death(-11, (7,), hung=False, marked=True),

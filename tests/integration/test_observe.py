@@ -88,7 +88,7 @@ def _check_meanwhile(fleet: FleetDesk, producer_port: int) -> None:
     assert producer("published_batches_total") == BATCHES
     assert (producer("job_rows"), producer("job_done_rows", status="ok")) == (ROWS, 4)
     assert producer("in_flight_batches", state="begun") == 1
-    assert producer("in_flight_bytes") == fleet.ledger.in_flight_bytes()
+    assert producer("in_flight_bytes") == fleet.ledger.flight().payload_bytes
     assert (producer("broker_up"), producer("workers")) == (1, 1)
 
 

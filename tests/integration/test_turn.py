@@ -1,5 +1,7 @@
 """One message's way through a worker's process, with a real ledger and a real reader."""
 
+import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -24,13 +26,16 @@ def publish(fleet: FleetDesk) -> Callable[..., Take]:
     """Publish eight rows, and return what takes the message of the first four."""
 
     def publish(
-        peril: str = "", opening: Callable[[JobTools], Tools] = open_perilous_tools
+        peril: str = "",
+        opening: Callable[[JobTools], Tools] = open_perilous_tools,
+        hang_seconds: float = 300.0,
     ) -> Take:
         rows = make_rows(8)
         rows[1]["context"] += peril
         fleet.desk.write(rows)
         assert fleet.submit("--no-wait").status == 0
-        clerk = Clerk(Place("here", fleet.server.broker, str(fleet.desk.jobs)), opening)
+        place = Place("here", fleet.server.broker, str(fleet.desk.jobs), hang_seconds)
+        clerk = Clerk(place, opening)
         message = Message(fleet.desk.job(), 0, 1, time.time(), WIRE_VERSION)
 
         def take() -> str:
@@ -154,6 +159,52 @@ def test_a_process_that_stood_still_commits_nothing_to_a_job_begun_anew(
     assert counts is not None
     assert "was begun anew meanwhile" in (counts.trouble or "")
     assert not fleet.desk.shards()
+
+
+def test_a_batch_that_hangs_while_no_row_is_read_costs_none(
+    fleet: FleetDesk, publish: Callable[..., Take]
+) -> None:
+    take = publish("<<hang@start>>", hang_seconds=1.0)
+    for _ in range(2):
+        assert end_of(take) == -signal.SIGKILL
+    counts = fleet.counts()
+    assert counts is not None
+    assert "storing a batch takes too long" in (counts.trouble or "")
+    assert read_deaths(fleet) == []
+
+
+def test_a_reader_that_hangs_as_it_is_opened_has_its_time_and_then_stops_the_job(
+    fleet: FleetDesk, publish: Callable[..., Take], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opening(_: JobTools) -> Tools:
+        time.sleep(1e6)
+        raise AssertionError
+
+    monkeypatch.setattr("worker.turn.START_SECONDS", 4.0)
+    take = publish(opening=opening, hang_seconds=1.0)
+    began = time.monotonic()
+    assert end_of(take) == -signal.SIGKILL
+    assert time.monotonic() - began > 4.0
+    assert end_of(take) == -signal.SIGKILL
+    counts = fleet.counts()
+    assert counts is not None
+    assert "a process hung before it read a row" in (counts.trouble or "")
+    assert read_deaths(fleet) == [b"hung;-"] * 2
+
+
+def end_of(take: Take) -> int:
+    """Take a message in a process of its own, and return how that ended."""
+    pid = os.fork()
+    if pid == 0:
+        take()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def read_deaths(fleet: FleetDesk) -> list[bytes]:
+    key = f"spanmill:{{{fleet.desk.job()}}}:deaths:0"
+    found: list[bytes] = fleet.server.client.lrange(key, 0, -1)
+    return found
 
 
 def test_a_payload_that_is_none_is_asked_for_again(

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+#: The queue of workers that were given none.
+DEFAULT_QUEUE = "default"
 #: Enough for some hundred processes, and little of a server's memory.
 MAX_BATCHES = 512
 MAX_BYTES = 64 * 1024 * 1024
@@ -27,7 +29,7 @@ class Turn(StrEnum):
     LEASED = "leased"
     CANCELLED = "cancelled"
     GONE = "gone"  # no payload: it was asked for
-    HELD = "held"  # never said by the ledger: the worker leaves the job alone just now
+    HELD = "held"  # said by the worker itself, which leaves the job alone just now
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,19 +91,33 @@ class Ledger:
         """
         return bool(self._run(scripts.GIVE_BACK, job, batch, holder, delay_seconds, why))
 
-    def postpone(self, job: str, batch: int, delay_seconds: float) -> bool:
+    def postpone(
+        self,
+        job: str,
+        batch: int,
+        delay_seconds: float,
+        queues: Sequence[str],
+        held: Sequence[str] = (),
+    ) -> bool:
         """Have a batch that waits sent again later; False where no other job would be the sooner.
 
+        Another job is one that waits in one of these queues and is not held here too.
         What does not wait any more needs no delay, and its message is of no use.
         """
-        return bool(self._run(scripts.POSTPONE, job, batch, delay_seconds))
+        return bool(
+            self._run(scripts.POSTPONE, job, batch, delay_seconds, len(queues), *queues, *held)
+        )
 
     def mark(self, job: str, batch: int, holder: str, mark: Mark) -> None:
         """Keep the holder's mark, for the case that nobody is left to tell it."""
         self._run(scripts.MARK, job, batch, holder, _write_rows(mark))
 
     def bury(self, job: str, batch: int, holder: str, death: Dying) -> bool:
-        """Write down that a lease's process died, or as good as died."""
+        """Write down that a lease's process died, or as good as died.
+
+        Return whether this stops the job, as `give_back` does: deaths before a row is read complain
+        from the second one of a batch on.
+        """
         rows = _UNMARKED if death.mark is None else _write_rows(death.mark)
         return bool(
             self._run(
@@ -191,10 +205,6 @@ class Ledger:
             if raw
         ]
 
-    def in_flight_bytes(self) -> int:
-        """Return the bytes of all payloads in flight at the broker."""
-        return int(self._run(scripts.READ_BYTES))
-
     def flight(self) -> Flight:
         """Return what is in flight at the broker."""
         waiting, begun, payload_bytes, oldest_ms = self._run(scripts.READ_FLIGHT)
@@ -216,12 +226,6 @@ class Ledger:
             return script(args=arguments)
         except RedisError as error:
             raise translate(error, self.broker) from error
-
-
-def is_counted(bits: bytes, batch: int) -> bool:
-    """Say whether a batch's bit is set, in the order of bits that Redis uses."""
-    byte = batch // 8
-    return byte < len(bits) and bool(bits[byte] >> (7 - batch % 8) & 1)
 
 
 def _chunks(shards: Iterable[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, int]]]:

@@ -6,7 +6,6 @@ look, whether the folder is that of the job's producer.
 """
 
 import io
-from itertools import chain
 from pathlib import Path
 from uuid import uuid4
 
@@ -85,7 +84,8 @@ class ObjectStore:
     def remove(self, key: str) -> None:
         """Delete an object, or a folder with all that is in it."""
         place = self._place(key)
-        self._bucket.delete(chain((one.key for one in self._bucket.walk(place)), (place,)))
+        self._bucket.delete(one.key for one in self._bucket.walk(place))
+        self._bucket.delete((place,))  # apart: of a folder it is none, and the others are in bulk
 
     def sweep(self, older_than_seconds: float, now: float) -> None:
         """Remove nothing: what a killed upload leaves is for the bucket's life cycle rules."""

@@ -20,7 +20,6 @@ TASK = "spanmill.answer"
 #: The version of message and payload. It is part of a queue's name: batches wait for a worker that
 #: reads them, and no other ever takes them.
 WIRE_VERSION = 1
-DEFAULT_QUEUE = "default"
 #: After so long without an acknowledgement the transport delivers again. The lease lapses long
 #: before; this is for messages whose batch never began.
 VISIBILITY_SECONDS = 300

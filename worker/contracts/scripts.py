@@ -35,8 +35,11 @@ RENEW_SECONDS = 3.0
 #: When nobody looked for so long, the broker was away, and nobody could renew a lease either: all
 #: that were held get the time to.
 OUTAGE_SECONDS = 5.0
-#: A job is stuck when complaints of it have gone on for so long without a batch of it getting done.
+#: A job is stuck when complaints of it have gone on for so long without a batch of it getting done;
+#: it stays so until one is, and its ``about`` keeps the last reason. Complaints so far apart do not
+#: belong together: longer than a process may take to say that it cannot begin.
 STUCK_SECONDS = 10.0
+CALM_SECONDS = 1800.0
 #: A batch's message is sent again when its queue is empty and nobody has begun any from it for so
 #: long, or when messages sent so much later were begun before it.
 LOST_SECONDS = 5.0
@@ -99,20 +102,30 @@ local function want(job, batch)
 end
 local function bury(job, batch, how, rows)
   if rows == '-' then rows = redis.call('GET', key(job, 'mark:' .. batch)) or '-' end
+  redis.call('DEL', key(job, 'mark:' .. batch))
   redis.call('RPUSH', key(job, 'deaths:' .. batch), how .. ';' .. rows)
   redis.call('LTRIM', key(job, 'deaths:' .. batch), -256, -1)
   redis.call('EXPIRE', key(job, 'deaths:' .. batch), %JOB_SECONDS%)
-  redis.call('DEL', key(job, 'mark:' .. batch))
   redis.call('HDEL', '%HOLDERS%', job .. ':' .. batch)
   return rows ~= '-'
 end
 local function complain(job, why)
   redis.call('SET', key(job, 'trouble'), why, 'EX', %TROUBLE_SECONDS%)
   if not known(job) or is_cancelled(job) then return 0 end
-  redis.call('HSETNX', key(job, 'about'), 'troubled', now)
-  local since = past(redis.call('HGET', key(job, 'about'), 'troubled'))
-  if now - since <= %STUCK_SECONDS% then return 0 end
-  return redis.call('HSETNX', key(job, 'about'), 'paused', 1)
+  local about = key(job, 'about')
+  local is_calm = now - past(redis.call('HGET', about, 'complained')) > %CALM_SECONDS%
+  if is_calm and redis.call('HEXISTS', about, 'paused') == 0 then
+    redis.call('HDEL', about, 'troubled')
+  end
+  redis.call('HSET', about, 'complained', now)
+  redis.call('HSETNX', about, 'troubled', now)
+  if now - past(redis.call('HGET', about, 'troubled')) <= %STUCK_SECONDS% then return 0 end
+  return redis.call('HSET', about, 'paused', why)
+end
+local function be_calm(job)
+  redis.call('DEL', key(job, 'trouble'))
+  redis.call('HDEL', key(job, 'about'), 'troubled', 'complained')
+  return redis.call('HDEL', key(job, 'about'), 'paused')
 end
 -- A job that has nothing in flight gets room in any case: what is there may be waiting for workers
 -- that never come.
@@ -141,9 +154,9 @@ redis.call('HSETNX', about, 'rows_done', 0)
 redis.call('HSETNX', about, 'errors', 0)
 redis.call('HSET', about, 'queue', ARGV[2], 'root', ARGV[3], 'made', ARGV[4],
   'batches', ARGV[5])
-redis.call('HDEL', about, 'paused', 'troubled')
+be_calm(ARGV[1])
 redis.call('EXPIRE', about, %JOB_SECONDS%)
-redis.call('DEL', key(ARGV[1], 'cancelled'), key(ARGV[1], 'trouble'))
+redis.call('DEL', key(ARGV[1], 'cancelled'))
 return tonumber(redis.call('HGET', about, 'batches_done'))
 """
 
@@ -226,11 +239,23 @@ redis.call('ZADD', '%LEASES%', 'XX', now + tonumber(ARGV[4]), member)
 return complain(job, ARGV[5])
 """
 
-# ARGV: job, batch, seconds until it is sent again. Only where another job has batches in flight.
+# ARGV: job, batch, seconds until it is sent again, how many queues the worker reads, these, and the
+# jobs that it holds. Only where another job's batches wait for this worker.
 POSTPONE = """
-local job, member = ARGV[1], ARGV[1] .. ':' .. ARGV[2]
-local mine = redis.call('HEXISTS', '%JOB_BATCHES%', job)
-if redis.call('HLEN', '%JOB_BATCHES%') == mine then return 0 end
+local member, last = ARGV[1] .. ':' .. ARGV[2], 4 + tonumber(ARGV[4])
+local reads, is_passed, is_other = {}, {[ARGV[1]] = true}, false
+for i = 5, last do reads[ARGV[i]] = true end
+for i = last + 1, #ARGV do is_passed[ARGV[i]] = true end
+for _, waiting in ipairs(redis.call('ZRANGE', '%WAITING%', 0, -1)) do
+  local job = string.match(waiting, '^(.*):%d+$')
+  if not is_passed[job] then
+    local queue = redis.call('HGET', key(job, 'about'), 'queue')
+    is_other = queue and reads[queue] and not is_cancelled(job)
+    if is_other then break end
+    is_passed[job] = true
+  end
+end
+if not is_other then return 0 end
 if redis.call('ZREM', '%WAITING%', member) == 1 then
   redis.call('ZADD', '%LEASES%', now + tonumber(ARGV[3]), member)
 end
@@ -240,21 +265,21 @@ return 1
 # ARGV: job, batch, holder, rows that it reads next.
 MARK = """
 if holds(ARGV[1], ARGV[2], ARGV[3]) then
+  redis.call('DEL', key(ARGV[1], 'mark:' .. ARGV[2]))
   redis.call('SET', key(ARGV[1], 'mark:' .. ARGV[2]), ARGV[4], 'EX', %JOB_SECONDS%)
 end
 """
 
 # ARGV: job, batch, holder, how it died, seconds until it is sent again, the trouble when that is
 # not the first death of this batch and none of its rows had been marked, and the rows of the last
-# mark, or '-' from who does not know it.
+# mark, or '-' from who does not know it. Returns 1 when that stops the job.
 DIED = """
 if not holds(ARGV[1], ARGV[2], ARGV[3]) then return 0 end
 local was_marked = bury(ARGV[1], ARGV[2], ARGV[4], ARGV[7])
-if not was_marked and redis.call('LLEN', key(ARGV[1], 'deaths:' .. ARGV[2])) > 1 then
-  complain(ARGV[1], ARGV[6])
-end
 redis.call('ZADD', '%LEASES%', 'XX', now + tonumber(ARGV[5]), ARGV[1] .. ':' .. ARGV[2])
-return 1
+local is_first = redis.call('LLEN', key(ARGV[1], 'deaths:' .. ARGV[2])) == 1
+if was_marked or is_first or ARGV[6] == '' then return 0 end
+return complain(ARGV[1], ARGV[6])
 """
 
 # ARGV: the beginning of its leases' holders. They lapse now, and no row is blamed.
@@ -273,9 +298,7 @@ DISCARD = "want(ARGV[1], ARGV[2])"
 # ARGV: job, then batch, rows, errors of each. Counts each batch once.
 COMMIT = """
 local job, about, counted = ARGV[1], key(ARGV[1], 'about'), 0
-redis.call('DEL', key(job, 'trouble'))
-redis.call('HDEL', about, 'troubled')
-local was_paused = redis.call('HDEL', about, 'paused')
+local was_paused = be_calm(job)
 if is_cancelled(job) then was_paused = 0 end  -- nothing is written after that
 for i = 2, #ARGV, 3 do
   if known(job) then
@@ -304,6 +327,7 @@ local function queue_of(job)
 end
 local function again(member)
   local job, batch = string.match(member, '^(.*):(%d+)$')
+  if is_cancelled(job) then drop(job, batch) return end
   if not has_payload(job, batch) then want(job, batch) return end
   redis.call('ZREM', '%LEASES%', member)
   redis.call('ZADD', '%WAITING%', now, member)
@@ -365,8 +389,8 @@ COUNTS = """
 local job = ARGV[1]
 if not known(job) then return false end
 local about = redis.call('HMGET', key(job, 'about'),
-  'batches', 'batches_done', 'rows_done', 'errors', 'queue', 'made', 'root')
-local busy, trouble = 0, redis.call('GET', key(job, 'trouble'))
+  'batches', 'batches_done', 'rows_done', 'errors', 'queue', 'made', 'root', 'paused')
+local busy, trouble = 0, about[8] or redis.call('GET', key(job, 'trouble'))
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', '%LEASES%', now, '+inf')) do
   if string.sub(member, 1, #job + 1) == job .. ':' and redis.call('HGET', '%HOLDERS%', member) then
     busy = busy + 1
@@ -376,7 +400,7 @@ return {about[1], about[2], about[3], about[4],
   redis.call('HGET', '%JOB_BATCHES%', job) or '0', busy,
   redis.call('SCARD', key(job, 'wanted')),
   redis.call('EXISTS', key(job, 'cancelled')),
-  trouble and redis.call('HEXISTS', key(job, 'about'), 'paused') or 0,
+  about[8] and 1 or 0,
   trouble or '',
   about[5], about[6], about[7]}
 """
@@ -386,8 +410,6 @@ if not known(ARGV[1]) then return false end
 return redis.call('GET', key(ARGV[1], 'done')) or ''
 """
 
-READ_BYTES = "return redis.call('GET', '%IN_FLIGHT_BYTES%') or '0'"
-
 READ_FLIGHT = """
 local oldest = redis.call('ZRANGE', '%WAITING%', 0, 0, 'WITHSCORES')
 local age_ms = oldest[2] and math.max(0, math.floor((now - tonumber(oldest[2])) * 1000)) or 0
@@ -395,22 +417,22 @@ return {redis.call('ZCARD', '%WAITING%'), redis.call('ZCARD', '%LEASES%'),
   tonumber(redis.call('GET', '%IN_FLIGHT_BYTES%') or '0'), age_ms}
 """
 
-# ARGV: job, and 1 to forget it altogether. Frees the room of what nobody has begun.
+# ARGV: job, and 1 to forget it altogether. Frees the room of what nobody is at.
 CLOSE = """
 local job = ARGV[1]
-local names = {'%WAITING%'}
-if ARGV[2] == '1' then names = {'%WAITING%', '%LEASES%'} end
-for _, name in ipairs(names) do
+for _, name in ipairs({'%WAITING%', '%LEASES%'}) do
   for _, member in ipairs(redis.call('ZRANGE', name, 0, -1)) do
-    if string.sub(member, 1, #job + 1) == job .. ':' then
+    if string.sub(member, 1, #job + 1) == job .. ':'
+        and (ARGV[2] == '1' or redis.call('HEXISTS', '%HOLDERS%', member) == 0) then
       drop(job, string.sub(member, #job + 2))
     end
   end
 end
+be_calm(job)
 redis.call('ZREM', '%PRODUCERS%', job)
 if ARGV[2] == '1' then
   redis.call('DEL', key(job, 'about'), key(job, 'done'), key(job, 'wanted'),
-    key(job, 'cancelled'), key(job, 'trouble'))
+    key(job, 'cancelled'))
 else
   redis.call('SET', key(job, 'cancelled'), 1, 'EX', %JOB_SECONDS%)
 end
@@ -470,6 +492,7 @@ _NAMES = {
     "%LEASE_SECONDS%": str(LEASE_SECONDS),
     "%OUTAGE_SECONDS%": str(OUTAGE_SECONDS),
     "%STUCK_SECONDS%": str(STUCK_SECONDS),
+    "%CALM_SECONDS%": str(CALM_SECONDS),
     "%TROUBLE_SECONDS%": str(TROUBLE_SECONDS),
     "%WORKER_SECONDS%": str(WORKER_SECONDS),
 }

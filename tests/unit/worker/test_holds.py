@@ -1,5 +1,6 @@
 """How long a process leaves a job alone."""
 
+from worker.contracts.scripts import LEASE_SECONDS
 from worker.holds import FIRST_SECONDS, KEPT_JOBS, LONGEST_SECONDS, Holds, spread
 
 
@@ -22,6 +23,7 @@ def test_holds_of_jobs_that_came_and_went_take_no_room() -> None:
 
 
 def test_batches_that_are_put_off_come_back_one_after_the_other() -> None:
-    delays = [spread(batch) for batch in range(10)]
+    delays = [spread(batch, LONGEST_SECONDS) for batch in range(50)]
     assert delays == sorted(set(delays))
-    assert all(FIRST_SECONDS <= delay <= LONGEST_SECONDS for delay in delays)
+    assert all(FIRST_SECONDS <= delay <= 3 * LEASE_SECONDS - 5 for delay in delays)
+    assert delays[49] > 5 * spread(49, FIRST_SECONDS)

@@ -1,6 +1,7 @@
 """Marks: which rows are named, and whose they are."""
 
 import multiprocessing
+import os
 
 from worker.contracts.flight import Mark
 from worker.contracts.options import NAMED_ROWS
@@ -36,3 +37,16 @@ def test_a_slate_takes_a_name_of_any_length() -> None:
     name = "å" * 1000
     slate.write(name, [7])
     assert slate.read(name) == Mark(1, (7,))
+
+
+def test_a_slates_last_words_are_those_of_a_dead_process() -> None:
+    slate = Slate()
+    slate.write("host-1/a", [6])
+    assert slate.read_dead("host-1/a") is None, "who wrote it lives"
+    pid = os.fork()
+    if pid == 0:
+        slate.write("host-1/a", [7])
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert slate.read_dead("host-1/a") == Mark(2, (7,))
+    assert slate.read_dead("host-1/b") is None
