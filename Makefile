@@ -44,7 +44,7 @@ check: $(VENV)/.everything
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # Builds the images and runs them, without an engine: needs root, buildah, debootstrap, the network.
 test-images: $(VENV)/.everything
