@@ -14,16 +14,16 @@ pytestmark = pytest.mark.timeout(900)
 def test_a_submitted_recipe_is_followed_to_its_end_beside_a_fleet_that_answers(
     yard: Yard, fleet: FleetDesk, undisturbed: list[Row]
 ) -> None:
-    short = ("--set", "steps.first.stages.0.epochs=30")
+    short = ("--set", "steps.first.stages.0.epochs=150")
     ran = yard.submit(*short, "--tensorboard", recipe="whole")
     assert ran.status == 0, ran.err
     assert "no worker is heard: start `spanmill training worker" in ran.err
     assert yard.status("whole").state == RunState.WAITING
-    worker = yard.start_worker()
-    wait_long(lambda: yard.status("whole").position is not None, "it learns")
     # Nothing of it lies where the fleet's batches are.
     assert yard.server.client.dbsize() == 0
     fleet.start_worker()
+    worker = yard.start_worker()
+    wait_long(lambda: yard.status("whole").position is not None, "it learns")
     answered = fleet.submit()
     assert answered.status == 0, answered.err
     assert fleet.desk.answers() == undisturbed
