@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from training.commands.recipe_options import data_dir_option, encoder_option, settings_option
 from training.event_files import writing_events
 from training.follow import follow
 from training.lines import telling
@@ -23,12 +24,9 @@ from worker.settings import count_cores
 @click.option("--runs-root", default="spanmill-runs", show_default=True,
               envvar="SPANMILL_RUNS_ROOT", type=click.Path(path_type=Path),
               help="Folder of the runs.")  # fmt: skip
-@click.option("--data-dir", required=True, envvar="SPANMILL_DATA", show_envvar=True,
-              type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Where the recipe's files are.")  # fmt: skip
-@click.option("--encoder", help="A folder or hub name, instead of the recipe's encoder.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
-              help="Of the recipe, such as steps.first.schedule.seed=2; repeat it.")  # fmt: skip
+@data_dir_option
+@encoder_option
+@settings_option
 @click.option("--processes", default=None, type=click.IntRange(min=1),
               help="How many read to score a bundle; default: the cores.")  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard's event files too.")

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from training.broker import broker_option
+from training.commands.recipe_options import data_dir_option, encoder_option, settings_option
 from training.commands.run import say
 from training.doorbell import Bell
 from training.follow import begin, claim_folder, hold, make_claim
@@ -28,12 +29,9 @@ FAILED = 1
 @click.option("--runs-root", envvar="SPANMILL_RUNS_ROOT", type=click.Path(path_type=Path),
               help="Folder of the runs, the same as the workers'."
               "  [default: that of --out, or spanmill-runs]")  # fmt: skip
-@click.option("--data-dir", required=True, envvar="SPANMILL_DATA", show_envvar=True,
-              type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Where the recipe's files are.")  # fmt: skip
-@click.option("--encoder", help="A folder or hub name, instead of the recipe's encoder.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
-              help="Of the recipe, such as steps.first.schedule.seed=2; repeat it.")  # fmt: skip
+@data_dir_option
+@encoder_option
+@settings_option
 @click.option("--processes", default=None, type=click.IntRange(min=1),
               help="How many read to score a bundle; default: the worker's cores.")  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard's event files too.")

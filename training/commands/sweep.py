@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from training.commands.recipe_options import data_dir_option, encoder_option
 from training.commands.run import say
 from training.grid import combine, parse_axis
 from training.recipe_file import find_recipe
@@ -30,10 +31,8 @@ FAILED = 1
 @click.option("--runs-root", default="spanmill-runs", show_default=True,
               envvar="SPANMILL_RUNS_ROOT", type=click.Path(path_type=Path),
               help="Folder of the runs.")  # fmt: skip
-@click.option("--data-dir", required=True, envvar="SPANMILL_DATA", show_envvar=True,
-              type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Where the recipe's files are.")  # fmt: skip
-@click.option("--encoder", help="A folder or hub name, instead of the recipe's encoder.")
+@data_dir_option
+@encoder_option
 @click.option("--processes", default=None, type=click.IntRange(min=1),
               help="How many read to score a bundle; default: the cores.")  # fmt: skip
 @click.pass_context
