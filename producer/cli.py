@@ -1,6 +1,5 @@
 """The `spanmill` command: a lazy group, and the one place where errors become exit statuses."""
 
-import importlib
 import os
 import sys
 import traceback
@@ -10,6 +9,7 @@ import click
 
 from producer.exits import DONE, FAILED, INTERRUPTED, USAGE
 from worker.contracts.errors import SpanmillError, UsageError
+from worker.contracts.lazy_group import LazyGroup
 
 #: As `worker.log` has them, which is loaded when there is something to say.
 LOG_FORMATS = ("text", "json")
@@ -40,28 +40,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are named by "module:attribute" strings."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Return the names in the order in which a user meets them."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import a command's module."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute = COMMANDS[cmd_name][0].split(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """List the commands without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="spanmill", message="%(version)s")
 @click.option("--debug", is_flag=True, help="Print tracebacks.  [also: SPANMILL_DEBUG=1]")
 @click.option(

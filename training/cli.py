@@ -1,11 +1,11 @@
 """The commands under `spanmill training`: each loads what it needs when it is called."""
 
-import importlib
 import os
 
 import click
 
 from worker.contracts.errors import UsageError
+from worker.contracts.lazy_group import LazyGroup
 
 #: By name: "module:attribute", and a line for the help, so that it imports no torch.
 COMMANDS = {
@@ -33,37 +33,11 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are named by "module:attribute" strings."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Return the names in the order of the work."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import a command's module."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute = COMMANDS[cmd_name][0].split(":")
-        try:
-            command: click.Command = getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as error:
-            raise click.ClickException(
-                f"training needs the package {error.name}: pip install 'spanmill[training]'"
-            ) from error
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """List the commands without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-
 #: What several processes may do together, as `accelerate launch` starts them.
 TOGETHER = ("finetune", "distill")
 
 
-@click.group(cls=LazyGroup)
+@click.group(cls=LazyGroup, lazy=COMMANDS, extra="training")
 @click.pass_context
 def training(context: click.Context) -> None:
     """Train, export, quantize and calibrate models."""
