@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from training.calibrate import Fit
+from training.card import to_plain
+from training.data import Labelled
 from training.fence import draft_of, writing
 from training.samples import SAMPLE
 from worker.contracts.bundle import (
@@ -94,9 +96,16 @@ def refuse_foreign(out: Path) -> None:
         raise UsageError(f"{out} exists and is no bundle: give another place by --out")
 
 
-def recalibrate(bundle: Bundle, fit: Fit, out: Path) -> Bundle:
-    """Write the bundle again with another threshold and calibration; its card says so."""
+def recalibrate(
+    bundle: Bundle, fit: Fit, rows: Sequence[Labelled], files: Sequence[Path], out: Path
+) -> Bundle:
+    """Write the bundle again with another threshold and calibration; its card says so.
+
+    ``rows`` of ``files`` were fitted on. What the card told of the old ones goes: scores at that
+    threshold, and how honest they were.
+    """
     manifest = bundle.manifest
+    kept = {key: told for key, told in manifest.card.items() if key not in ("scores", "honesty")}
     described = Description(
         name=out.name,
         family=manifest.family,
@@ -106,8 +115,16 @@ def recalibrate(bundle: Bundle, fit: Fit, out: Path) -> Bundle:
         calibration=fit.calibration,
         quantization=manifest.quantization,
         licence=manifest.licence,
-        card=manifest.card
-        | {"calibrated_again": {"from": bundle.digest, "rows": fit.honesty.rows}},
+        card=kept
+        | {
+            "calibration": to_plain(fit.honesty),
+            "calibrated_again": {
+                "from": bundle.digest,
+                "rows": len(rows),
+                "unanswerable": sum(1 for row in rows if not row.answers),
+                "data": {path.name: prove_file(path).sha256 for path in files},
+            },
+        },
     )
     texts = [(row.question, row.context) for row in manifest.sample]
     return pack_bundle(out, bundle.model, bundle.tokenizer, described, texts)

@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from training.calibrate import Honesty
+from training.data import Labelled
 from training.evaluate import Estimate
 from training.quantize import Gated
 from worker.contracts.bundle import prove_file
@@ -137,10 +138,15 @@ def read_texts(path: Path) -> Texts:
         ) from error
 
 
-def to_plain(card: Card) -> dict[str, Any]:
-    """Return the card as JSON's own types, its numbers rounded to what they are good for."""
-    plain: dict[str, Any] = _round(msgspec.to_builtins(card))
+def to_plain(told: Card | Honesty) -> dict[str, Any]:
+    """Return a card, or a part, as JSON's own types, its numbers rounded to what they tell."""
+    plain: dict[str, Any] = _round(msgspec.to_builtins(told))
     return plain
+
+
+def count_rows(rows: Sequence[Labelled]) -> str:
+    """Say how many rows there are, and how many of them have no answer."""
+    return f"{len(rows)} rows ({sum(1 for row in rows if not row.answers)} unanswerable)"
 
 
 def describe_data(paths: Mapping[Path, str], texts: Texts) -> tuple[Data, ...]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from training.card import Data, Encoder, Origin, read_revision
+from training.card import Data, Encoder, Origin, count_rows, read_revision
 from training.recipe import Pack, list_files, parse_start
 from training.workspace import Workspace
 from worker.contracts.bundle import prove_file
@@ -25,7 +25,8 @@ def describe_origin(step: Pack, workspace: Workspace) -> Origin:
         encoder_sha256=find_encoder_proof(workspace),
         checkpoint_sha256=workspace.prove_start(step.start),
         held_out=f"{share:g} of the passages of {len(files)} files:"
-        f" {len(workspace.rows.held_out)} rows{added}, none of whose passages was trained on",
+        f" {count_rows(workspace.rows.held_out)}{added}, none of whose passages was trained on;"
+        f" {len(workspace.rows.judges)} of them chose the checkpoints",
         settings=written.settings,
         steps=tuple(one for one in steps if one is not None),
     )
@@ -78,6 +79,7 @@ def describe_rows(workspace: Workspace) -> tuple[Data, ...]:
     recipe = workspace.recipe
     trained = list_files(recipe, workspace.names)
     found = []
+    read_whole = set()
     for name, path in workspace.files.items():
         table = recipe.data[name]
         used = [] if name not in trained else ["training"]
@@ -85,18 +87,20 @@ def describe_rows(workspace: Workspace) -> tuple[Data, ...]:
             used = [f"{one}, {table.rows} of its rows" for one in used]
         if name in recipe.held_out.files:
             used.append("held-out passages for calibration")
-        found.append(_prove(path, ", and ".join(used), table.licence))
+        proved = _prove(path, ", and ".join(used), table.licence)
+        found.append(proved)
+        if name in trained and table.rows is None:
+            read_whole.add((proved.name, proved.sha256))
     for what, sha256 in workspace.rows.prove_words(workspace.names).items():
         found.append(Data("WordNet", f"synonyms ({what})", sha256, "WordNet licence (Princeton)"))
     for report, path in workspace.reports.items():
         licence = recipe.reports[report].licence
         found.append(_prove(path, f"scores only ({report})", licence))
-    known = {(one.name, one.sha256) for one in found if one.used_for.startswith("training")}
     earlier = [Data(**one) for card in _list_cards(workspace) for one in card.get("data", ())]
     return tuple(found) + tuple(
         replace(one, used_for="training, of the bundle that this one began with")
         for one in earlier
-        if one.used_for.startswith("training") and (one.name, one.sha256) not in known
+        if one.used_for.startswith("training") and (one.name, one.sha256) not in read_whole
     )
 
 

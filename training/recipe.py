@@ -87,11 +87,13 @@ Augmentation = Nearest | Entities | Numbers | Negations | Paraphrased
 
 
 class HeldOutTable(msgspec.Struct, frozen=True, kw_only=True):
-    """A share of these files' passages: calibrates, and so many of its rows choose checkpoints.
+    """A share of these files' passages: for gates and calibration; so many rows judge checkpoints.
 
-    With ``even`` only those count that have rows of both kinds, and as many rows of either kind, so
-    that a passage's topic tells nothing about its questions; the rest is held out all the same.
-    ``unanswerable`` rows are made from it, for files that have none.
+    With ``even`` only those judge that lie in passages with rows of both kinds, and as many rows of
+    either kind: there a passage's topic tells nothing about its questions. All of them calibrate:
+    the topics that lean to one kind and those that lean to the other place the threshold together,
+    where either alone would move it. ``unanswerable`` rows are made from the passages, for files
+    that have none.
     """
 
     files: Names

@@ -122,12 +122,7 @@ class Rows:
 
     @cached_property
     def held_out(self) -> tuple[Labelled, ...]:
-        """The rows of the held-out passages that count."""
-        given = self._recipe.held_out
-        return _even_out(self._all_held_out, given.seed) if given.even else self._all_held_out
-
-    @cached_property
-    def _all_held_out(self) -> tuple[Labelled, ...]:
+        """The rows of the held-out passages."""
         given = self._recipe.held_out
         rows = [row for name in given.files for row in self._read(name)]
         held_out = split(rows, given.share, given.seed).held_out
@@ -135,17 +130,18 @@ class Rows:
             return held_out
         return (*held_out, *make_unanswerable(given.unanswerable, held_out))
 
-    @property
+    @cached_property
     def judges(self) -> tuple[Labelled, ...]:
         """The held-out rows that choose checkpoints."""
         given = self._recipe.held_out
+        rows = _even_out(self.held_out, given.seed) if given.even else self.held_out
         if given.judge_rows is None:
-            return self.held_out
-        return sample(self.held_out, given.judge_rows, given.judge_seed)
+            return rows
+        return sample(rows, given.judge_rows, given.judge_seed)
 
     @cached_property
     def _held_keys(self) -> frozenset[str]:
-        contexts = {row.context for row in self._all_held_out}
+        contexts = {row.context for row in self.held_out}
         return frozenset(passage_key(context) for context in contexts)
 
     def _get(self, name: str) -> tuple[Labelled, ...]:

@@ -8,7 +8,7 @@ import msgspec
 from training.bundle import recalibrate, refuse_foreign
 from training.calibrate import calibrate as fit_held_out
 from training.calibrate import refuse_uncalibratable
-from training.card import Data, Origin, describe_data, read_revision, read_texts
+from training.card import Data, Origin, count_rows, describe_data, read_revision, read_texts
 from training.checkpoint import find_checkpoint, prove_weights
 from training.data import load, load_all, load_some, refuse_shared_passages, split
 from training.evaluate import estimate, read_rows, to_scored
@@ -92,8 +92,8 @@ def bundle(
         encoder=words.encoder,
         encoder_sha256=None if encoder is None else prove_file(encoder).sha256,
         checkpoint_sha256=prove_weights(find_checkpoint(checkpoint)),
-        held_out=f"{held_out_share:g} of the passages of {len(paths)} files: {len(parts.held_out)}"
-        " rows, none of whose passages was trained on",
+        held_out=f"{held_out_share:g} of the passages of {len(paths)} files:"
+        f" {count_rows(parts.held_out)}, none of whose passages was trained on",
     )
     made = ship(order, origin, data, words, out, lambda line: click.echo(line, err=True))
     click.echo(f"{out}: {made.digest[:12]}, threshold {made.manifest.null_threshold:.3f}")
@@ -113,7 +113,7 @@ def calibrate(name: str, paths: tuple[Path, ...], out: Path, processes: int | No
     refuse_uncalibratable(rows)
     cores = count_cores() if processes is None else processes
     fit = fit_held_out(read_rows(graph_of(opened), rows, cores))
-    recalibrate(opened, fit, out)
+    recalibrate(opened, fit, rows, paths, out)
     click.echo(
         f"{out}: null threshold {fit.null_threshold:.3f} (it was"
         f" {opened.manifest.null_threshold:.3f}), F1 {fit.held_out_f1:.2f}, expected calibration"

@@ -1,5 +1,6 @@
 """`spanmill training`: each step by its command, from a checkpoint to a bundle that reads."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -77,7 +78,14 @@ def test_bundle_goes_all_the_way_and_calibrate_and_evaluate_go_on(
     _run("calibrate", str(out), "--data", str(rows), "--out", str(again), "--processes", "1")
     fitted = load_bundle(again)
     assert fitted.manifest.files == made.manifest.files
-    assert fitted.manifest.card["calibrated_again"] == {"from": made.digest, "rows": 60}
+    card = fitted.manifest.card
+    assert card["calibrated_again"] == {
+        "from": made.digest, "rows": 60, "unanswerable": 20,
+        "data": {rows.name: hashlib.sha256(rows.read_bytes()).hexdigest()},
+    }  # fmt: skip
+    assert card["calibration"]["rows"] == 60
+    assert "scores" not in card, "they were of the old threshold"
+    assert "honesty" not in card
 
     said = _run("evaluate", str(again), str(rows), "--json", "--processes", "1").stdout
     scores = json.loads(said)
