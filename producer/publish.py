@@ -108,6 +108,7 @@ class _Publisher:
         """Tell the ledger of the job, and of the shards that it does not know."""
         ledger, folder = self._fleet.ledger, self._run.folder
         manifest = self._run.manifest
+        folder.put_submitted()
         token = name_root(folder.store)
         about = About(self._job, self._fleet.queue, token, manifest.created_at, manifest.batches)
         self._clear(about)

@@ -12,6 +12,7 @@ from rich.table import Table
 from producer.answers import check_free
 from producer.collect import collect as collect_answers
 from producer.collect import count_rows
+from producer.commands.broker import choose_broker
 from producer.exits import DONE, FAILED, INTERRUPTED, WITH_ERRORS
 from producer.finished import find_heir
 from producer.fleet_status import ask_fleet
@@ -62,7 +63,8 @@ def jobs(jobs_root: str | None, as_json: bool) -> int:
 @JSON
 def status(job: str, jobs_root: str | None, broker_url: str | None, as_json: bool) -> int:
     """Say how a job stands."""
-    found = ask_fleet(broker_url, StatusReader(JobFolder(find_store(jobs_root, job), job)).read())
+    folder = JobFolder(find_store(jobs_root, job), job)
+    found = ask_fleet(choose_broker(broker_url, folder), StatusReader(folder).read())
     if as_json:
         click.echo(msgspec.json.encode(found))
         return DONE
@@ -81,13 +83,14 @@ def watch(job: str, jobs_root: str | None, broker_url: str | None, as_json: bool
     With a broker, also one that nobody waits for, as long as its batches are in flight.
     """
     store = find_store(jobs_root, job)
-    reader = StatusReader(JobFolder(store, job))
-    found = ask_fleet(broker_url, reader.read())
+    folder = JobFolder(store, job)
+    reader = StatusReader(folder)
+    found = ask_fleet(choose_broker(broker_url, folder), reader.read())
     progress = Progress(found.rows)
     try:
         with progress:
             progress.skip(found.rows_done)
-            look = _Look(broker_url, progress)
+            look = _Look(broker_url, folder, progress)
             while is_held(store, job) or found.in_flight:
                 time.sleep(WATCH_SECONDS)
                 before, found = found, look.ask(reader.read(), found)
@@ -110,9 +113,10 @@ def watch(job: str, jobs_root: str | None, broker_url: str | None, as_json: bool
 def cancel(job: str, jobs_root: str | None, broker_url: str | None) -> int:
     """Stop a job. Its committed batches are kept; `resume` goes on with it.
 
-    A job of a fleet that nobody waits for is stopped by the broker that is given.
+    One that was submitted and that nobody waits for is stopped at its broker, where that is known.
     """
     folder = JobFolder(find_store(jobs_root, job), job)
+    broker_url = choose_broker(broker_url, folder)
     state = folder.read_state()
     if state in DONE_STATES:
         raise JobError(f"the job {job} is {state} already: there is nothing to cancel")
@@ -147,7 +151,7 @@ def collect(
 ) -> int:
     """Write a job's answers to a file of your choice; a part of them leaves the books alone.
 
-    The answers of a finished retry of its errors, for the same output, lie over.
+    If `retry-errors` has finished for the same output, its answers replace the error rows.
     """
     asked = JobFolder(find_store(jobs_root, job), job)
     folder, manifest = find_heir(asked, asked.need_manifest())
@@ -173,14 +177,16 @@ def collect(
 class _Look:
     """Asks a fleet again and again; while its broker is away, what it said last is true."""
 
-    def __init__(self, broker_url: str | None, progress: Progress) -> None:
+    def __init__(self, broker_url: str | None, folder: JobFolder, progress: Progress) -> None:
         self._broker_url = broker_url
+        self._folder = folder
         self._progress = progress
         self._is_away = False
 
     def ask(self, read: JobStatus, before: JobStatus) -> JobStatus:
         try:
-            found = ask_fleet(self._broker_url, read)
+            # Chosen again: the job may have been submitted meanwhile.
+            found = ask_fleet(choose_broker(self._broker_url, self._folder), read)
         except WorldError as error:
             if not self._is_away:
                 line = f"{error}; this goes on by itself"

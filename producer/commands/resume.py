@@ -5,10 +5,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from producer.begin import begin_retry, check_untouched
-from producer.commands.answering import WORKERS, Where, choose, fleet_options, is_from
+from producer.commands.answering import WORKERS, Where, choose, fleet_options
+from producer.commands.broker import choose_broker
 from producer.commands.running import PAUSE, How, open_command_log, report_finished, run_command
 from producer.diary import Diary
 from producer.finished import show
@@ -17,16 +17,22 @@ from producer.options import JOBS_ROOT, JSON, option, read_output
 from producer.retry import make_retry
 from producer.status import find_store
 from worker.contracts.errors import JobError
+from worker.contracts.flight import DEFAULT_QUEUE
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest
 from worker.contracts.url import to_path
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+QUEUE = option(
+    "--queue",
+    help="Queue that the fleet's workers read.  [default: the job's, else default]",
+)
+
 
 def run_options(function: F) -> F:
     """Give a command the options that say how a job which is there goes on."""
-    for decorator in (JSON, PAUSE, WORKERS, fleet_options):
+    for decorator in (JSON, PAUSE, WORKERS, QUEUE, fleet_options):
         function = decorator(function)
     return function
 
@@ -43,7 +49,11 @@ def resume(
     jobs_root: str | None,
     **given: Any,
 ) -> int:
-    """Go on with a job that was stopped, killed or cancelled."""
+    """Go on with a job that was stopped, killed or cancelled.
+
+    A job that was submitted goes on through its fleet where a broker is known; one of `answer` goes
+    on here, unless the command line has --broker.
+    """
     folder = JobFolder(find_store(jobs_root, job), job)
 
     def prepare() -> tuple[JobManifest, Diary]:
@@ -51,11 +61,8 @@ def resume(
         check_untouched(folder, manifest)
         return manifest, Diary(folder)
 
-    if given["broker_url"] is not None and is_from("queue", ParameterSource.DEFAULT):
-        known = find_queue(given["broker_url"], job)
-        if known is not None:
-            given["queue"] = known
-    return run_command(folder, prepare, _read_how(look, **given))
+    given["broker_url"] = choose_broker(given["broker_url"], folder)
+    return run_command(folder, prepare, _read_how(look, job, **given))
 
 
 @click.command("retry-errors")
@@ -78,7 +85,10 @@ def retry_errors(
     jobs_root: str | None,
     **given: Any,
 ) -> int:
-    """Answer a job's error rows again, as a child job, and lay its answers over."""
+    """Answer a job's error rows again, as a child job, and lay its answers over.
+
+    Those of a job that was submitted are answered by its fleet, as `resume` would.
+    """
     parent = JobFolder(find_store(jobs_root, job), job)
     made = make_retry(parent, None if output is None else to_path(output))
     if made is None:
@@ -90,22 +100,24 @@ def retry_errors(
         )
     folder = JobFolder(parent.store, made.job)
     prepare = partial(begin_retry, made, folder, parent.need_manifest())
-    return run_command(folder, prepare, _read_how(look, **given))
+    given["broker_url"] = choose_broker(given["broker_url"], folder, parent)
+    return run_command(folder, prepare, _read_how(look, folder.job, **given))
 
 
 def _read_how(
     look: str | None,
+    job: str,
     /,
-    broker_url: str | None,
-    queue: str,
-    metrics_port: int | None,
-    metrics_host: str,
+    queue: str | None,
     workers: int | None,
     max_pause_seconds: float,
     as_json: bool,
+    **fleet: Any,
 ) -> How:
     """Return how the job is run, from the values of `run_options`."""
     log = open_command_log(look)
-    where = Where(broker_url, queue, metrics_host, metrics_port)
+    if queue is None and fleet["broker_url"] is not None:
+        queue = find_queue(fleet["broker_url"], job)
+    where = Where(queue=DEFAULT_QUEUE if queue is None else queue, **fleet)
     answer = choose(where, workers, log)
     return How(answer, max_pause_seconds, as_json, log, where.words())

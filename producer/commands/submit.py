@@ -9,17 +9,14 @@ from producer.commands.running import PAUSE, How, open_command_log
 from producer.commands.starting import start
 from producer.options import JSON, job_options, option
 from worker.contracts.errors import UsageError
-from worker.contracts.flight import MAX_BATCHES, MAX_BYTES
-
-IN_FLIGHT = "Bound of what waits at the broker, of all jobs together."
+from worker.contracts.flight import DEFAULT_QUEUE
 
 
 @click.command()
 @job_options
 @fleet_options
+@option("--queue", default=DEFAULT_QUEUE, help="Queue that the fleet's workers read.")
 @option("--no-wait", is_flag=True, help="Stop when all is published; `resume` collects later.")
-@option("--in-flight-batches", default=MAX_BATCHES, type=click.IntRange(1), help=IN_FLIGHT)
-@option("--in-flight-bytes", default=MAX_BYTES, type=click.IntRange(1), help=IN_FLIGHT)
 @PAUSE
 @JSON
 @click.pass_obj
@@ -49,9 +46,7 @@ def submit(
     if given["provider"] == "auto":  # it is the workers that answer, not this machine
         given["provider"] = "cpu"
     log = open_command_log(look)
-    where = Where(broker_url, queue, metrics_host, metrics_port)
-    answer = answer_at(
-        broker_url, where, (in_flight_batches, in_flight_bytes), log, wait=not no_wait
-    )
+    where = Where(broker_url, queue, in_flight_batches, in_flight_bytes, metrics_host, metrics_port)
+    answer = answer_at(broker_url, where, log, wait=not no_wait)
     how = How(answer, max_pause_seconds, as_json, log, where.words())
     return start(given, jobs_root, how, overwrite=overwrite, dry_run=dry_run)

@@ -252,6 +252,20 @@ def test_the_line_that_a_stopped_job_prints_goes_on_in_its_queue(fleet: FleetDes
     assert fleet.run("resume").status == 0  # the broker knows it
 
 
+def test_a_submitted_job_goes_on_at_the_environments_broker_and_within_its_bounds(
+    fleet: FleetDesk,
+) -> None:
+    submitted = fleet.start("--in-flight-batches", 2)
+    wait_for(lambda: (one := fleet.counts()) and one.in_flight == 2, "two in flight")
+    submitted.interrupt()
+    assert submitted.finish().err.endswith(" --broker URL --in-flight-batches 2\n")
+    environment = {"SPANMILL_BROKER_URL": fleet.server.url, "SPANMILL_IN_FLIGHT_BATCHES": "3"}
+    resumed = fleet.desk.start("resume", fleet.desk.job(), env=environment)
+    wait_for(lambda: (one := fleet.counts()) and one.in_flight == 3, "three in flight")
+    assert fleet.desk.run("cancel", fleet.desk.job(), env=environment).status == 0
+    assert "was cancelled" in resumed.finish().err
+
+
 def test_a_cancelled_job_stops_and_can_be_resumed(fleet: FleetDesk, undisturbed: list[Row]) -> None:
     submitted = fleet.start()
     wait_for(lambda: (one := fleet.counts()) and one.in_flight, "some in flight")
@@ -298,10 +312,11 @@ def test_error_rows_are_retried_through_the_fleet(fleet: FleetDesk) -> None:
     fleet.start_worker()
     assert fleet.submit().status == 3
     assert [row["status"] for row in fleet.desk.answers()].count("error") == 1
-    where = ["--jobs-root", fleet.desk.jobs, "--broker", fleet.server.url]
-    retried = fleet.desk.run("retry-errors", fleet.desk.job(), *where, "--json")
+    environment = {"SPANMILL_BROKER_URL": fleet.server.url}
+    retried = fleet.desk.run("retry-errors", fleet.desk.job(), "--json", env=environment)
     assert retried.status == 3
     assert json.loads(retried.out)["rows"] == 8
+    assert list(fleet.desk.jobs.glob("*-retry/submitted"))
 
 
 def test_a_jobs_folder_that_is_not_shared_is_found_out_at_once(

@@ -149,6 +149,20 @@ def test_cancel_stops_a_running_job_and_resume_goes_on(desk: Desk, undisturbed: 
     assert shards.items() <= desk.shards().items()
 
 
+def test_a_fleet_of_the_environment_leaves_a_job_of_this_machine_alone(killed: Desk) -> None:
+    away = {"SPANMILL_BROKER_URL": "redis://127.0.0.1:1", "SPANMILL_METRICS_PORT": "0"}
+    for command in ("status", "watch"):
+        ran = killed.run(command, killed.job(), env=away)
+        assert "no command runs it" in ran.out, ran.err
+    asked = killed.run("resume", killed.job(), "--metrics-port", 0, env=away)
+    assert asked.status == 2
+    assert "give --broker URL too" in asked.complaint()
+    (killed.folder / "gate").touch()
+    ran = killed.run("resume", killed.job(), env=away)
+    assert ran.status == 0, ran.err
+    assert len(killed.answers()) == ROWS
+
+
 def test_an_output_that_came_while_the_job_was_away_is_kept(killed: Desk) -> None:
     (killed.folder / "gate").touch()
     (killed.folder / "out.parquet").write_text("mine")

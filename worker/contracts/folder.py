@@ -22,6 +22,7 @@ from worker.contracts.store import Store
 # Whatever else lies in the folders (an editor's backup, a newer version's state) is passed over.
 _EVENT = re.compile(rf"(\d{{4,}})-({'|'.join(State)})\.json")
 _SHARD = re.compile(r"(\d{7,})\.parquet")
+_SUBMITTED = "submitted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,14 @@ class JobFolder:
     def put_manifest(self, manifest: JobManifest) -> bool:
         """Write the manifest once; say whether this call did."""
         return self.store.put_new(f"{self.job}/{MANIFEST}", encode_manifest(manifest))
+
+    def put_submitted(self) -> None:
+        """Note that the job was given to a fleet."""
+        self.store.put_new(f"{self.job}/{_SUBMITTED}", b"")
+
+    def was_submitted(self) -> bool:
+        """Say whether the job was ever given to a fleet."""
+        return self.store.exists(f"{self.job}/{_SUBMITTED}")
 
     def read_events(self) -> list[Event]:
         """Return all events, oldest first.
