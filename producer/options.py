@@ -12,7 +12,6 @@ from producer.source import choose_id_column, find_files
 from worker.contracts.broker_url import broker_option
 from worker.contracts.bundle import find_bundle, load_bundle
 from worker.contracts.errors import InputError, UsageError
-from worker.contracts.flight import DEFAULT_QUEUE
 from worker.contracts.job import Columns
 from worker.contracts.options import ReadingOptions
 from worker.contracts.url import to_path
@@ -23,6 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 PREFIX = "SPANMILL"
 #: Used where nobody names one and a file has it; else the row number is the id.
 DEFAULT_ID_COLUMN = "id"
+#: Answers are Parquet: under these names other programs would stumble over them.
+OTHER_ENDINGS = (".csv", ".json", ".jsonl")
 
 
 def read_threshold(text: str) -> float:
@@ -44,10 +45,9 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """Return a click option that the environment can set too, with its default shown."""
     long_name = next(name for name in names if name.startswith("--")).split("/")[0]
     variable = f"{PREFIX}_{long_name.strip('-').replace('-', '_').upper()}"
+    settings.setdefault("show_envvar", False)
     settings.setdefault("show_default", True)
-    decorator: Callable[[F], F] = click.option(
-        *names, envvar=variable, show_envvar=False, **settings
-    )
+    decorator: Callable[[F], F] = click.option(*names, envvar=variable, **settings)
     return decorator
 
 
@@ -68,10 +68,12 @@ def read_output(text: str) -> str:
     """Return the output.
 
     Raises:
-        UsageError: it is empty.
+        UsageError: it is empty, or named as what it will not be.
     """
     if not to_path(text):
         raise UsageError("--out is empty: name a file, or a folder that ends in /")
+    if text.lower().endswith(OTHER_ENDINGS):
+        raise UsageError(f"--out {text} would be Parquet: end its name in .parquet")
     return text
 
 
@@ -87,8 +89,13 @@ def read_root(text: str) -> str:
 
 
 BROKER = broker_option()
-QUEUE = option("--queue", default=DEFAULT_QUEUE, help="Queue that the fleet's workers read.")
-JOBS_ROOT = option("--jobs-root", type=read_root, metavar="DIR|URL", help="Folder of the jobs.")
+JOBS_ROOT = option(
+    "--jobs-root",
+    type=read_root,
+    metavar="DIR|URL",
+    show_envvar=True,
+    help="Folder of the jobs.  [default: ./spanmill-jobs]",
+)
 OUTPUT = option(
     "--out",
     "output",
@@ -126,7 +133,8 @@ _SHARED = (
     option(
         "--batch-rows",
         type=click.IntRange(1, 100_000),
-        help="Rows of a batch.  [default: 8 to 256, by the job's size]",
+        help="Rows of a batch, which also ends at 2 MiB of text and kept columns."
+        "  [default: 8 to 256, by the job's size]",
     ),
     option(
         "--max-error-ratio",
@@ -137,7 +145,7 @@ _SHARED = (
         "--provider",
         default="auto",
         type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "coreml", "openvino"]),
-        help="Execution provider.",
+        help="Execution provider; auto: the best here for `answer`, cpu for `submit`.",
     ),
     option("--overwrite", is_flag=True, help="Replace the output, and begin the job anew."),
     option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop."),
@@ -145,6 +153,7 @@ _SHARED = (
         "--jobs-root",
         type=read_root,
         metavar="DIR|URL",
+        show_envvar=True,
         help="Folder of the jobs.  [default: spanmill-jobs beside the output]",
     ),
     option("--job-id", "job", help="Name of the job.  [default: follows from the command]"),

@@ -41,6 +41,7 @@ PING_SECONDS = 5.0
     "--jobs-root",
     required=True,
     envvar="SPANMILL_JOBS_ROOT",
+    show_envvar=True,
     help="Folder of the jobs, the same as the producers': a path, or s3://, gs://, az://.",
 )
 @click.option(
@@ -49,6 +50,7 @@ PING_SECONDS = 5.0
     multiple=True,
     default=(DEFAULT_QUEUE,),
     envvar="SPANMILL_QUEUE",
+    show_envvar=True,
     show_default=True,
     help="Queue to take batches from; of several the first is served first.",
 )
@@ -56,6 +58,7 @@ PING_SECONDS = 5.0
     "--processes",
     type=click.IntRange(1, 512),
     envvar="SPANMILL_PROCESSES",
+    show_envvar=True,
     help="Answering processes.  [default: the cores granted]",
 )
 @click.option(
@@ -64,6 +67,7 @@ PING_SECONDS = 5.0
     show_default=True,
     type=click.FloatRange(1),
     envvar="SPANMILL_HANG_SECONDS",
+    show_envvar=True,
     help="Give up a row that takes so long.",
 )
 @click.option(
@@ -72,7 +76,9 @@ PING_SECONDS = 5.0
     show_default=True,
     type=click.IntRange(1),
     envvar="SPANMILL_VISIBILITY_SECONDS",
-    help="Let the transport deliver again what was not acknowledged for so long.",
+    show_envvar=True,
+    help="Seconds after which Redis redelivers an unacknowledged message (a last resort; leases act"
+    " first).",
 )
 @metrics_options
 @click.option("--check", is_flag=True, help="Say whether a worker of this host is well, and stop.")

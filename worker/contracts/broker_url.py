@@ -33,6 +33,7 @@ def broker_option(*, required: bool = False) -> Callable[[F], F]:
         "--broker",
         "broker_url",
         envvar=URL,
+        show_envvar=True,
         metavar="URL",
         callback=complete,
         help="The fleet's broker: redis://[user:password@]host[:port][/database], rediss://, or"

@@ -11,6 +11,7 @@ _PORT = click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
     envvar="SPANMILL_METRICS_PORT",
+    show_envvar=True,
     help="Serve Prometheus metrics there; 0 is any free port.  [default: none are served]",
 )
 _HOST = click.option(
@@ -18,6 +19,7 @@ _HOST = click.option(
     default="0.0.0.0",  # noqa: S104  who asks for metrics wants them from elsewhere
     show_default=True,
     envvar="SPANMILL_METRICS_HOST",
+    show_envvar=True,
     help="Address to serve them at.",
 )
 

@@ -50,6 +50,25 @@ def test_every_command_can_be_loaded_and_has_help(
     assert f"spanmill {name}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("worker", "[env var: SPANMILL_BROKER_URL]"),
+        ("worker", "[env var: SPANMILL_PROCESSES; 1<=x<=512]"),
+        ("status", "[env var: SPANMILL_BROKER_URL]"),
+        ("jobs", "[default: ./spanmill-jobs] [env var: SPANMILL_JOBS_ROOT]"),
+        ("submit", "[env var: SPANMILL_JOBS_ROOT]"),
+        ("submit", "auto: the best here for `answer`, cpu for `submit`."),
+        ("resume", "[default: the job's, else default]"),
+    ],
+)
+def test_help_tells_what_holds_where_nothing_is_given(
+    command: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(command, "--help")
+    assert told in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version") == 0
     assert capsys.readouterr().out.strip()[0].isdigit()

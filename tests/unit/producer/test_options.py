@@ -158,6 +158,13 @@ def test_an_empty_name_is_not_this_folder(empty: str) -> None:
         ask("in", "--out", empty)
 
 
+@pytest.mark.parametrize("name", ["out.csv", "out.JSON", "s3://bucket/out.jsonl"])
+def test_parquet_is_not_written_under_another_formats_ending(name: str) -> None:
+    with pytest.raises(UsageError, match=f"--out {name} would be Parquet: end its name in .parq"):
+        ask("in", "--out", name)
+    assert ask("in", "--out", f"{name}/")["output"] == f"{name}/"  # a folder of parts
+
+
 def request(path: Path, bundle: Bundle | Path, *more: str) -> Request:
     folder = bundle if isinstance(bundle, Path) else bundle.folder
     return make_request(ask(str(path), "--out", "o", "--bundle", str(folder), *more), {"x": "1"})
