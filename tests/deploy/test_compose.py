@@ -101,7 +101,7 @@ def test_what_is_mounted_from_the_project_is_there() -> None:
 
 def test_every_variable_has_a_default_that_the_example_shows() -> None:
     used = dict(VARIABLE.findall(COMPOSE.read_text()))
-    shown = re.findall(r"^#(SPANMILL_\w+)=(.*)$", (HOME / ".env.example").read_text(), re.MULTILINE)
+    shown = re.findall(r"^#(\w+)=(.*)$", (HOME / ".env.example").read_text(), re.MULTILINE)
     assert dict(shown) == used
 
 
@@ -182,6 +182,14 @@ def test_a_training_worker_keeps_its_runs_and_only_reads_the_data() -> None:
     assert (data["target"], data["read_only"]) == (environment["SPANMILL_DATA"], True)
     fleet = SERVICES["worker"].settings["environment"]["SPANMILL_BROKER_URL"]
     assert environment["SPANMILL_TRAINING_BROKER_URL"] != fleet
+
+
+def test_training_finds_the_data_and_can_have_a_torch_without_gpus() -> None:
+    settings = SERVICES["training"].settings
+    (data,) = [one for one in settings["volumes"] if isinstance(one, dict)]
+    assert data["target"] == settings["environment"]["SPANMILL_DATA"]
+    assert "PIP_EXTRA_INDEX_URL" in settings["build"]["args"]
+    assert "PIP_EXTRA_INDEX_URL=" in read_stages()["training"].all("ARG")
 
 
 def test_a_worker_and_a_producer_share_the_jobs() -> None:
