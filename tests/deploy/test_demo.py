@@ -1,4 +1,6 @@
-"""`make demo-fleet`: a whole fleet on this machine, proved, and gone when it is interrupted."""
+"""`make help`, `make demo`; and `make demo-fleet`: a whole fleet on this machine, proved, and gone
+when it is interrupted.
+"""
 
 import os
 import signal
@@ -35,6 +37,22 @@ def start(folder: Path, tiny: Tiny) -> "subprocess.Popen[str]":
 
 def list_left(started: list[psutil.Process]) -> list[psutil.Process]:
     return [one for one in started if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def make(*words: str) -> str:
+    done = subprocess.run(["make", "-C", HOME, *words], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_make_help_tells_the_targets_and_nothing_else() -> None:
+    lines = make("-s", "help").splitlines()
+    assert lines
+    assert all(line.startswith("make ") for line in lines)
+
+
+def test_the_demonstration_puts_its_jobs_where_it_looks_for_them() -> None:
+    """Whatever SPANMILL_JOBS_ROOT says."""
+    assert "--jobs-root demo/spanmill-jobs\n" in make("--dry-run", "demo")
 
 
 def test_both_fleets_give_the_same_answers_and_nothing_is_left(tmp_path: Path, tiny: Tiny) -> None:
