@@ -29,8 +29,9 @@ from worker.events import Event, Hear, Level, Outcome, send_to
 from worker.marks import Slate
 from worker.orphan import die_with
 from worker.pausing import note_pause
+from worker.place import Place
 from worker.tools import open_tools
-from worker.turn import Clerk, OpenTools, Place
+from worker.turn import Clerk, OpenTools
 
 #: A lost process's batch is sent again after so long: whatever killed it may still be about.
 LOST_DELAY_SECONDS = 1.0

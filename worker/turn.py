@@ -9,29 +9,26 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from threading import Event as Signal
-from threading import Thread
 
 from worker.attempts import OutgoingBatch, Sent, blame, describe_end
 from worker.child import OUT_OF_MEMORY
-from worker.contracts.broker import Broker
 from worker.contracts.errors import JobError, SpanmillError, WorldError
-from worker.contracts.flight import DEFAULT_QUEUE, Begun, Death, Dying, Turn
+from worker.contracts.flight import Begun, Death, Turn
 from worker.contracts.folder import JobFolder
 from worker.contracts.job import JobManifest, State, shard_key
 from worker.contracts.ledger import Ledger
 from worker.contracts.object_store import open_store
-from worker.contracts.queue import Message, name_queue
+from worker.contracts.queue import Message
 from worker.contracts.root import read_root
-from worker.contracts.scripts import LEASE_SECONDS, RENEW_SECONDS
 from worker.contracts.shard import BatchStats, decode_payload, read_footer
-from worker.contracts.store import Store
 from worker.events import QUIET, Event, Hear, Level, Outcome, send_to
-from worker.holds import LONGEST_SECONDS, Holds, spread
-from worker.marks import START_SECONDS, STORING, Slate
+from worker.holds import Holds, spread
+from worker.lease import Lease
+from worker.marks import Slate
 from worker.pausing import note_pause
+from worker.place import Place
 from worker.task import Delivery, Done, Tools, run_batch
 from worker.tools import JobTools, name_tools
 
@@ -44,24 +41,11 @@ FAILED_DELAY_SECONDS = 0.5
 ALONE_SECONDS = 0.5
 #: After each message that is put off: a queue full of them must not be all that a broker does.
 HELD_SECONDS = 0.05
-#: How long a hanging disk may take to write that the job is paused.
-NOTE_SECONDS = 5.0
 #: Marks are kept from the broker for so long after it took none.
 DEAF_SECONDS = 5.0
 
 OpenTools = Callable[[JobTools], Tools]
 _NOBODY = send_to(None)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a worker works: its name, its broker, its jobs' folder, the queues that it reads."""
-
-    worker: str
-    broker: Broker
-    jobs_root: str
-    hang_seconds: float = 300.0
-    queues: tuple[str, ...] = (name_queue(DEFAULT_QUEUE),)
 
 
 class Clerk:
@@ -94,7 +78,7 @@ class Clerk:
         self._began_at = time.perf_counter()
         if begun.turn != Turn.RUN:
             return self._tell(message, begun, Outcome(str(begun.turn)))
-        with _Lease(self._ledger, self._slate, self._store, self._place, message, holder) as lease:
+        with Lease(self._ledger, self._slate, self._store, self._place, message, holder) as lease:
             try:
                 done = self._answer(message, begun, holder, lease)
             except _Unreadable:
@@ -116,7 +100,7 @@ class Clerk:
             self._count(message, done)
         return outcome
 
-    def _answer(self, message: Message, begun: Begun, holder: str, lease: "_Lease") -> Done:
+    def _answer(self, message: Message, begun: Begun, holder: str, lease: Lease) -> Done:
         if read_root(self._store) != begun.root:
             raise WorldError(
                 f"its jobs' folder {self._place.jobs_root} is not that of the job's producer: give"
@@ -247,90 +231,6 @@ class Clerk:
 
 class _Unreadable(Exception):  # noqa: N818  caught above, never seen
     """The payload's bytes are none."""
-
-
-class _Lease:
-    """Renews a batch's lease while entered, and ends the process when a row hangs."""
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        slate: Slate,
-        store: Store,
-        place: Place,
-        message: Message,
-        holder: str,
-    ) -> None:
-        self._ledger = ledger
-        self._slate = slate
-        self._store = store
-        self._worker = place.worker
-        #: Whether reading has begun: until then it is nobody's fault but the bundle's.
-        self.is_marked = False
-        self._message = message
-        self._holder = holder
-        self._hang_seconds = place.hang_seconds
-        self._renewed_at = time.monotonic()
-        self._over = Signal()
-        self._thread = Thread(target=self._renew, daemon=True)
-
-    def __enter__(self) -> "_Lease":
-        self._thread.start()
-        return self
-
-    def is_doubtful(self) -> bool:
-        """Say whether it may have lapsed: this process stood still, or the broker was away."""
-        return time.monotonic() - self._renewed_at > LEASE_SECONDS
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _renew(self) -> None:
-        job, batch = self._message.job, self._message.batch
-        seen, seen_at = self._slate.count(), time.monotonic()
-        while not self._over.wait(min(RENEW_SECONDS, self._hang_seconds / 2)):
-            if self._slate.count() != seen:
-                seen, seen_at = self._slate.count(), time.monotonic()
-            with suppress(SpanmillError):  # the broker is away: the lease may lapse, no more
-                if time.monotonic() - seen_at > self._limit():
-                    self._end_hung()
-                asked_at = time.monotonic()
-                if self._ledger.renew(job, batch, self._holder):
-                    self._renewed_at = asked_at
-
-    def _limit(self) -> float:
-        return self._hang_seconds if self.is_marked else max(START_SECONDS, self._hang_seconds)
-
-    def bury(self, how: str, what: str, delay_seconds: float = 0.0) -> None:
-        """Tell the ledger that the attempt died, and of which rows; it may be of none."""
-        why = f"worker {self._worker}: {what} before it read a row: check the job's bundle"
-        mark = self._slate.read(self._holder) if self.is_marked else None
-        dying = Dying(how, delay_seconds, why, mark)
-        if self._ledger.bury(self._message.job, self._message.batch, self._holder, dying):
-            self._note(why)
-
-    def _end_hung(self) -> None:
-        """End the process: nothing else ends what hangs in it."""
-        mark = self._slate.read(self._holder) if self.is_marked else None
-        if mark is not None and mark.rows == ():
-            job, batch, why = (
-                self._message.job,
-                self._message.batch,
-                f"worker {self._worker}: {STORING}",
-            )
-            if self._ledger.give_back(job, batch, self._holder, why, LONGEST_SECONDS):
-                self._note(why)
-        else:
-            self.bury("hung", "a process hung")
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def _note(self, why: str) -> None:
-        """Write that the job is paused, unless the disk hangs in that, too."""
-        note = partial(note_pause, self._ledger, self._store, self._message.job, why)
-        writing = Thread(target=note, daemon=True)
-        writing.start()
-        writing.join(NOTE_SECONDS)
 
 
 def _deliver(message: Message, begun: Begun) -> Delivery:

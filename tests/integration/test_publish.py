@@ -24,7 +24,8 @@ from worker.contracts.ledger import Ledger
 from worker.contracts.object_store import open_store
 from worker.contracts.queue import WIRE_VERSION, Message
 from worker.log import Log
-from worker.turn import Clerk, Place
+from worker.place import Place
+from worker.turn import Clerk
 
 BATCHES = 2
 

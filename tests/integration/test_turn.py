@@ -14,9 +14,10 @@ from worker.attempts import MAX_NAMELESS_FAILURES
 from worker.contracts import scripts
 from worker.contracts.queue import WIRE_VERSION, Message
 from worker.contracts.shard import open_shard
+from worker.place import Place
 from worker.task import Tools
 from worker.tools import JobTools
-from worker.turn import Clerk, Place
+from worker.turn import Clerk
 
 Take = Callable[[], str]
 
@@ -150,7 +151,7 @@ def test_a_process_that_stood_still_commits_nothing_to_a_job_begun_anew(
     def begin_anew(recipe: JobTools) -> Tools:
         path = fleet.desk.jobs / fleet.desk.job() / "manifest.json"
         path.write_text(path.read_text().replace('"created_at": "20', '"created_at": "19'))
-        monkeypatch.setattr("worker.turn.LEASE_SECONDS", 0.0)  # as if much time had passed
+        monkeypatch.setattr("worker.lease.LEASE_SECONDS", 0.0)  # as if much time had passed
         return open_perilous_tools(recipe)
 
     take = publish(opening=begin_anew)
@@ -180,7 +181,7 @@ def test_a_reader_that_hangs_as_it_is_opened_has_its_time_and_then_stops_the_job
         time.sleep(1e6)
         raise AssertionError
 
-    monkeypatch.setattr("worker.turn.START_SECONDS", 4.0)
+    monkeypatch.setattr("worker.lease.START_SECONDS", 4.0)
     take = publish(opening=opening, hang_seconds=1.0)
     began = time.monotonic()
     assert end_of(take) == -signal.SIGKILL
