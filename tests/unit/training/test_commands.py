@@ -34,7 +34,7 @@ rows = "CC0-1.0"
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("data") / "rows.jsonl"
-    lines = [
+    lines: list[dict[str, object]] = [
         {
             "id": str(number),
             "question": QUESTIONS[number % 3],
