@@ -98,11 +98,11 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Medians on one thread, one window a run."""
+    """Medians on one thread, one window a run; None where windows are shorter than so many."""
 
     cpu: str
     window_170_tokens_ms: float
-    window_384_tokens_ms: float
+    window_384_tokens_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)

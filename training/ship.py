@@ -157,7 +157,7 @@ def _fill_card(
         calibration=fit.honesty,
         honesty={name: look_honest(read, fit) for name, read in reports.items()},
         graph=Size(graphs.small.stat().st_size, graphs.difference),
-        speed=measure_speed(graphs.small),
+        speed=measure_speed(graphs.small, graphs.checkpoint.encoder.sizes),
         origin=origin,
         data=data,
         limits=texts.limits,
@@ -244,10 +244,11 @@ def look_honest(read: Read, fit: Fit) -> Honesty:
     return measure_honesty(judge_as_met(read, fit))
 
 
-def measure_speed(model: Path) -> Speed:
-    """Time windows of two lengths on one thread."""
+def measure_speed(model: Path, sizes: WindowSizes) -> Speed:
+    """Time windows of two lengths on one thread, the longer one if the bundle has it."""
     scorer = OnnxScorer(model)
-    short, full = (_time_window(scorer, tokens) for tokens in (170, 384))
+    short = _time_window(scorer, 170)
+    full = _time_window(scorer, 384) if sizes.max_window_tokens >= 384 else None
     return Speed(describe_machine().cpu, short, full)
 
 

@@ -10,6 +10,13 @@ from training.calibrate import calibrate as fit_held_out
 from training.calibrate import refuse_uncalibratable
 from training.card import Data, Origin, count_rows, describe_data, read_revision, read_texts
 from training.checkpoint import find_checkpoint, prove_weights
+from training.commands.options import (
+    language_option,
+    max_window_tokens_option,
+    processes_option,
+    range_rows_option,
+    resize,
+)
 from training.data import load, load_all, load_some, refuse_shared_passages, split
 from training.evaluate import estimate, read_rows, to_scored
 from training.quantize import Mode
@@ -18,9 +25,7 @@ from worker.contracts.bundle import find_bundle, load_bundle, prove_file
 from worker.contracts.errors import UsageError
 from worker.contracts.family import WindowSizes
 from worker.opening import graph_of
-from worker.reading.scores import ENGLISH, LANGUAGES
 from worker.reading.scores import evaluate as evaluate_rows
-from worker.settings import count_cores
 
 existing = click.Path(exists=True, path_type=Path)
 share = click.FloatRange(0, 1, min_open=True, max_open=True)
@@ -35,7 +40,7 @@ share = click.FloatRange(0, 1, min_open=True, max_open=True)
               help="Named on the card; no held-out passage may be in it.")  # fmt: skip
 @click.option("--held-out-share", default=0.04, show_default=True, type=share,
               help="As in fine-tuning.")  # fmt: skip
-@click.option("--seed", default=13, show_default=True, help="As in fine-tuning.")
+@click.option("--held-out-seed", default=13, show_default=True, help="As in fine-tuning.")
 @click.option("--report", "reports", multiple=True, help="NAME=FILE: scored for the card alone.")
 @click.option(
     "--texts",
@@ -45,30 +50,33 @@ share = click.FloatRange(0, 1, min_open=True, max_open=True)
 )
 @click.option("--recipe", type=existing, help="The recipe of the checkpoint, quoted on the card.")
 @click.option("--encoder", type=existing, help="The encoder's weights, for their digest.")
-@click.option("--mode", type=click.Choice(list(Mode)), default=Mode.DYNAMIC, show_default=True)
-@click.option("--range-rows", default=300, show_default=True, type=click.IntRange(min=1),
-              help="Rows that give ranges.")  # fmt: skip
-@click.option("--processes", default=None, type=click.IntRange(min=1),
-              help="How many read; default: the cores.")  # fmt: skip
+@click.option("--mode", type=click.Choice([one.value for one in Mode]), show_default=True,
+              default=Mode.DYNAMIC.value,
+              help="When activations get their scales: at each run, or once.")  # fmt: skip
+@range_rows_option
+@max_window_tokens_option
+@processes_option
 def bundle(
     checkpoint: str,
     out: Path,
     paths: tuple[Path, ...],
     also_trained_on: tuple[Path, ...],
     held_out_share: float,
-    seed: int,
+    held_out_seed: int,
     reports: tuple[str, ...],
     texts: Path,
     recipe: Path | None,
     encoder: Path | None,
     mode: str,
     range_rows: int,
-    processes: int | None,
+    max_window_tokens: int | None,
+    processes: int,
 ) -> None:
     """Make a bundle from a CHECKPOINT folder: export, quantize, calibrate, score, pack."""
     refuse_foreign(out)
+    sizes = resize(WindowSizes(), max_window_tokens)
     words = read_texts(texts)
-    parts = split(load_all(paths).rows, held_out_share, seed)
+    parts = split(load_all(paths).rows, held_out_share, held_out_seed)
     also = (row for path in also_trained_on for row in load(path).rows)
     refuse_shared_passages(also, parts.held_out)
     files = [_read_report(report) for report in reports]
@@ -82,13 +90,13 @@ def bundle(
         ranges=choose_rows(parts.train, range_rows),
         reports={name: load_some(path) for name, path in files},
         mode=Mode(mode),
-        sizes=WindowSizes(),
-        processes=count_cores() if processes is None else processes,
+        sizes=sizes,
+        processes=processes,
     )
     origin = Origin(
         recipe="" if recipe is None else recipe.read_text(encoding="utf-8"),
         git_revision=read_revision(Path(__file__).parent),
-        seeds={"held-out split": seed},
+        seeds={"held-out split": held_out_seed},
         encoder=words.encoder,
         encoder_sha256=None if encoder is None else prove_file(encoder).sha256,
         checkpoint_sha256=prove_weights(find_checkpoint(checkpoint)),
@@ -103,16 +111,14 @@ def bundle(
 @click.argument("name")
 @click.option("--data", "paths", required=True, multiple=True, type=existing, help="Labelled rows.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The new bundle.")
-@click.option("--processes", default=None, type=click.IntRange(min=1),
-              help="How many read; default: the cores.")  # fmt: skip
-def calibrate(name: str, paths: tuple[Path, ...], out: Path, processes: int | None) -> None:
+@processes_option
+def calibrate(name: str, paths: tuple[Path, ...], out: Path, processes: int) -> None:
     """Fit threshold and confidence of the bundle NAME on rows of your own; weights stay."""
     refuse_foreign(out)
     opened = load_bundle(find_bundle(name))
     rows = load_all(paths).rows
     refuse_uncalibratable(rows)
-    cores = count_cores() if processes is None else processes
-    fit = fit_held_out(read_rows(graph_of(opened), rows, cores))
+    fit = fit_held_out(read_rows(graph_of(opened), rows, processes))
     recalibrate(opened, fit, rows, paths, out)
     click.echo(
         f"{out}: null threshold {fit.null_threshold:.3f} (it was"
@@ -124,25 +130,24 @@ def calibrate(name: str, paths: tuple[Path, ...], out: Path, processes: int | No
 @click.command()
 @click.argument("name")
 @click.argument("path", type=existing)
-@click.option("--null-threshold", default=None, type=float, help="Default: the bundle's.")
-@click.option("--language", default=ENGLISH, type=click.Choice(list(LANGUAGES)), show_default=True,
-              help="How texts are compared: as SQuAD does (en), as MLQA does.")  # fmt: skip
-@click.option("--processes", default=None, type=click.IntRange(min=1),
-              help="How many read; default: the cores.")  # fmt: skip
+@click.option("--null-threshold", default=None, type=float,
+              help="inf: answer always.  [default: the bundle's]")  # fmt: skip
+@language_option
+@processes_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
     name: str,
     path: Path,
     null_threshold: float | None,
     language: str,
-    processes: int | None,
+    processes: int,
     as_json: bool,
 ) -> None:
-    """Score the bundle NAME on the labelled rows of PATH; `inf` answers always."""
+    """Score the bundle NAME on the labelled rows of PATH."""
     opened = load_bundle(find_bundle(name))
     rows = load_some(path)
     threshold = opened.manifest.null_threshold if null_threshold is None else null_threshold
-    read = read_rows(graph_of(opened), rows, count_cores() if processes is None else processes)
+    read = read_rows(graph_of(opened), rows, processes)
     scores = evaluate_rows(to_scored(read, threshold), language)
     if as_json:
         click.echo(msgspec.json.encode(scores).decode())

@@ -8,14 +8,13 @@ from pathlib import Path
 import click
 import msgspec
 
+from training.commands.options import language_option, processes_option
 from training.compare import Comparison, Meaning, Request, name_bundles
 from training.compare import compare as compare_all
 from training.compare_text import to_markdown
 from training.data import load, sample
 from worker.contracts.bundle import find_bundle, load_bundle
 from worker.contracts.errors import UsageError
-from worker.reading.scores import ENGLISH, LANGUAGES
-from worker.settings import count_cores
 
 
 @click.command()
@@ -23,16 +22,14 @@ from worker.settings import count_cores
 @click.option("--data", required=True, type=click.Path(exists=True, path_type=Path),
               help="Labelled rows: SQuAD JSON, JSON lines or Parquet.")  # fmt: skip
 @click.option("--rows", "count", default=None, type=click.IntRange(1), help="Take so many only.")
-@click.option("--language", default=ENGLISH, type=click.Choice(list(LANGUAGES)), show_default=True,
-              help="How texts are compared: as SQuAD does (en), as MLQA does.")  # fmt: skip
+@language_option
 @click.option("--encoder", help="Checkpoint of an encoder, for BERTScore.")
 @click.option("--timed-questions", default=200, type=click.IntRange(1), show_default=True,
               help="So many give the times.")  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write JSON there.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write Markdown there.")
 @click.option("--plots", type=click.Path(path_type=Path), help="A folder for PNG and SVG.")
-@click.option("--processes", default=None, type=click.IntRange(min=1),
-              help="How many read; default: the cores.")  # fmt: skip
+@processes_option
 def compare(
     bundles: tuple[str, ...],
     data: Path,
@@ -43,7 +40,7 @@ def compare(
     json_file: Path | None,
     markdown: Path | None,
     plots: Path | None,
-    processes: int | None,
+    processes: int,
 ) -> None:
     """Lay BUNDLES side by side: size, scores with intervals, times; a baseline comes first."""
     if plots is not None:
@@ -58,7 +55,7 @@ def compare(
         rows=rows if count is None else sample(rows, count, seed=13),
         language=language,
         timed_questions=timed_questions,
-        processes=count_cores() if processes is None else processes,
+        processes=processes,
         meaning=None if encoder is None else _open_meaning(encoder),
     )
     found = compare_all(request, lambda line: click.echo(line, err=True))

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from training.commands.options import max_window_tokens_option, resize
 from training.commands.run import say
 from training.crew import leads
 from training.data import Split, load_all, split
@@ -28,8 +29,10 @@ _COMMON = (
                  type=click.FloatRange(0, 1, min_open=True, max_open=True),
                  help="Of the passages: they choose the best checkpoint."),
     click.option("--held-out-seed", default=13, show_default=True, help="Which passages."),
+    max_window_tokens_option,
     click.option("--epochs", default=1, show_default=True, type=click.IntRange(min=1)),
-    click.option("--learning-rate", default=_DEFAULTS.learning_rate, show_default=True),
+    click.option("--learning-rate", default=_DEFAULTS.learning_rate, show_default=True,
+                 type=click.FloatRange(0, min_open=True)),
     click.option("--batch-windows", default=_DEFAULTS.batch_windows, show_default=True,
                  type=click.IntRange(min=1)),
     click.option("--accumulation", default=_DEFAULTS.accumulation, show_default=True,
@@ -37,10 +40,13 @@ _COMMON = (
     click.option("--checkpoint-every-steps", default=_DEFAULTS.checkpoint_every_steps,
                  show_default=True, type=click.IntRange(min=1)),
     click.option("--patience", default=None, type=click.IntRange(min=1),
-                 help="End at so many checkpoints in a row without a better F1; default: never."),
+                 help="End at so many checkpoints in a row without a better held-out score: the"
+                 " mean of F1 at the best threshold and F1 of answerable rows, always answered."
+                 "  [default: never]"),
     click.option("--precision", default=_DEFAULTS.precision, show_default=True,
                  type=click.Choice(["no", "bf16"])),
-    click.option("--seed", default=_DEFAULTS.seed, show_default=True),
+    click.option("--seed", default=_DEFAULTS.seed, show_default=True,
+                 help="Of the training, not of the split."),
     click.option("--tensorboard", is_flag=True, help="Write TensorBoard's event files too."),
 )  # fmt: skip
 
@@ -60,11 +66,13 @@ def finetune(
     paths: tuple[Path, ...],
     held_out_share: float,
     held_out_seed: int,
+    max_window_tokens: int | None,
     epochs: int,
     tensorboard: bool,
     **schedule: Any,
 ) -> None:
     """Fine-tune a CHECKPOINT (a folder or hub name) on rows; prints the best one's folder."""
+    sizes = resize(WindowSizes(), max_window_tokens)
     with writing_events(wanted=tensorboard), telling(say):
         parts = _read(paths, held_out_share, held_out_seed)
         best = learn(
@@ -72,7 +80,7 @@ def finetune(
             [Stage(parts.train, epochs)],
             parts.held_out,
             Schedule(**schedule),
-            WindowSizes(),
+            sizes,
             out,
         )
     _print(best)
@@ -100,11 +108,13 @@ def distill(
     paths: tuple[Path, ...],
     held_out_share: float,
     held_out_seed: int,
+    max_window_tokens: int | None,
     epochs: int,
     tensorboard: bool,
     **schedule: Any,
 ) -> None:
     """Teach a STUDENT (a folder or hub name) by teachers; prints the best checkpoint's folder."""
+    sizes = resize(WindowSizes(), max_window_tokens)
     lesson = Lesson(
         student=Student(student, _read_layers(layers), new_head),
         teachers=teachers,
@@ -119,7 +129,7 @@ def distill(
             [Material(parts.train, epochs=epochs)],
             parts.held_out,
             Schedule(**schedule),
-            WindowSizes(),
+            sizes,
             out,
         )
     _print(best)

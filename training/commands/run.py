@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from training.commands.options import processes_option
 from training.commands.recipe_options import data_dir_option, encoder_option, settings_option
 from training.event_files import writing_events
 from training.follow import follow
@@ -14,7 +15,6 @@ from training.thaw import thaw as thaw_bundle
 from training.workspace import Place
 from worker.contracts.bundle import find_bundle, load_bundle
 from worker.contracts.errors import UsageError
-from worker.settings import count_cores
 
 
 @click.command()
@@ -27,8 +27,7 @@ from worker.settings import count_cores
 @data_dir_option
 @encoder_option
 @settings_option
-@click.option("--processes", default=None, type=click.IntRange(min=1),
-              help="How many read to score a bundle; default: the cores.")  # fmt: skip
+@processes_option
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard's event files too.")
 def run(
     recipe: str,
@@ -37,7 +36,7 @@ def run(
     data_dir: Path,
     encoder: str | None,
     settings: tuple[str, ...],
-    processes: int | None,
+    processes: int,
     tensorboard: bool,
 ) -> None:
     """Follow a RECIPE: a TOML file, or one of the package by its name, such as default.
@@ -49,7 +48,7 @@ def run(
         out=runs_root / check_name(written.recipe.name) if out is None else out,
         data=data_dir,
         encoder=encoder,
-        processes=count_cores() if processes is None else processes,
+        processes=processes,
     )
     try:
         with writing_events(wanted=tensorboard), telling(say):

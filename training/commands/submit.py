@@ -33,7 +33,8 @@ FAILED = 1
 @encoder_option
 @settings_option
 @click.option("--processes", default=None, type=click.IntRange(min=1),
-              help="How many read to score a bundle; default: the worker's cores.")  # fmt: skip
+              help="Processes that answer rows."
+              "  [default: the cores granted to the worker]")  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard's event files too.")
 @broker_option(required=True)
 @click.option("--wait", is_flag=True, help="Follow the run to its end.")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from training.commands.options import processes_option
 from training.commands.recipe_options import data_dir_option, encoder_option
 from training.commands.run import say
 from training.grid import combine, parse_axis
@@ -11,7 +12,6 @@ from training.recipe_file import find_recipe
 from training.sweep import follow_all
 from training.sweep_text import to_markdown
 from training.workspace import Place
-from worker.settings import count_cores
 
 #: The exit status where some combinations failed and others did not.
 SOME_FAILED = 3
@@ -33,8 +33,7 @@ FAILED = 1
               help="Folder of the runs.")  # fmt: skip
 @data_dir_option
 @encoder_option
-@click.option("--processes", default=None, type=click.IntRange(min=1),
-              help="How many read to score a bundle; default: the cores.")  # fmt: skip
+@processes_option
 @click.pass_context
 def sweep(
     ctx: click.Context,
@@ -46,7 +45,7 @@ def sweep(
     runs_root: Path,
     data_dir: Path,
     encoder: str | None,
-    processes: int | None,
+    processes: int,
 ) -> None:
     """Follow a RECIPE once for every combination of values; prints a table.
 
@@ -58,7 +57,7 @@ def sweep(
         out=runs_root / f"{name}-sweep" if out is None else out,
         data=data_dir,
         encoder=encoder,
-        processes=count_cores() if processes is None else processes,
+        processes=processes,
         until=until,
     )
     try:

@@ -40,7 +40,8 @@ GRACE_SECONDS = 90.0
               help="How long it may take to a checkpoint when told to stop.")  # fmt: skip
 @click.option("--lease-seconds", default=LEASE_SECONDS, show_default=True,
               type=click.FloatRange(1), envvar="SPANMILL_TRAINING_LEASE_SECONDS",
-              help="A silence of its, after which others take over.")  # fmt: skip
+              help="Seconds without a sign of life after which another worker takes"
+              " the step.")  # fmt: skip
 @click.option("--check", is_flag=True, help="Say whether a worker of this host is well, and stop.")
 @click.pass_obj
 def worker(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,12 +11,14 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
 
 from tests.tiny import PASSAGES, QUESTIONS, SIZES, Tiny
 from training.cli import COMMANDS, training
 from training.export import open_checkpoint
 from worker.contracts.bundle import load_bundle
 from worker.contracts.errors import InputError, UsageError
+from worker.contracts.family import WindowSizes
 
 TEXTS = """
 name = "mine"
@@ -31,7 +34,7 @@ rows = "CC0-1.0"
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("data") / "rows.jsonl"
-    lines = [
+    lines: list[dict[str, object]] = [
         {
             "id": str(number),
             "question": QUESTIONS[number % 3],
@@ -54,10 +57,36 @@ def test_export_then_quantize_give_a_smaller_graph(tiny: Tiny, rows: Path, tmp_p
     said = _run(
         "quantize", str(full), "--out", str(small), "--tokenizer",
         str(checkpoint / "tokenizer.json"), "--data", str(rows), "--held-out-share", "0.3",
-        "--processes", "1",
+        "--mode", "dynamic", "--processes", "1",
     ).output  # fmt: skip
     assert "dynamic int8" in said
     assert small.stat().st_size < full.stat().st_size
+
+
+def test_quantize_gates_by_the_rules_of_a_language(tiny: Tiny, tmp_path: Path) -> None:
+    lines: list[dict[str, object]] = [
+        {
+            "id": str(number),
+            "question": QUESTIONS[0],
+            "context": f"{'the a ' * 20}({number})",
+            "answers": {"text": ["the a the"], "answer_start": [0]},
+        }
+        for number in range(20)
+    ]
+    bundle = load_bundle(tiny.bundle("bert"))
+    english, spanish = (
+        _run(
+            "quantize", str(bundle.model), "--out", str(tmp_path / "int8.onnx"), "--tokenizer",
+            str(bundle.tokenizer), "--data", str(_write(tmp_path / "rows.jsonl", lines)),
+            "--held-out-share", "0.3", "--held-out-seed", "5", "--range-rows", "2", "--mode",
+            "static", "--language", language, "--processes", "1",
+        ).output
+        for language in ("en", "es")
+    )  # fmt: skip
+    assert "static int8" in english
+    assert "F1 100.00" in english, "articles alone are no answer, and all are equally right"
+    assert "static int8" in spanish
+    assert "F1 100.00" not in spanish
 
 
 def test_bundle_goes_all_the_way_and_calibrate_and_evaluate_go_on(
@@ -67,12 +96,13 @@ def test_bundle_goes_all_the_way_and_calibrate_and_evaluate_go_on(
     out = tmp_path / "bundle"
     _run(
         "bundle", str(tiny.checkpoint("bert")), "--out", str(out), "--data", str(rows),
-        "--held-out-share", "0.4", "--report", f"mine={rows}", "--texts",
-        str(tmp_path / "texts.toml"), "--processes", "1",
+        "--held-out-share", "0.4", "--held-out-seed", "5", "--report", f"mine={rows}", "--texts",
+        str(tmp_path / "texts.toml"), "--mode", "static", "--processes", "1",
     )  # fmt: skip
     made = load_bundle(out)
     assert made.manifest.name == "mine"
-    assert made.manifest.card["origin"]["seeds"] == {"held-out split": 13}
+    assert made.manifest.card["origin"]["seeds"] == {"held-out split": 5}
+    assert made.manifest.card["quantization"]["mode"] == "static"
 
     again = tmp_path / "again"
     _run("calibrate", str(out), "--data", str(rows), "--out", str(again), "--processes", "1")
@@ -80,7 +110,7 @@ def test_bundle_goes_all_the_way_and_calibrate_and_evaluate_go_on(
     assert fitted.manifest.files == made.manifest.files
     card = fitted.manifest.card
     assert card["calibrated_again"] == {
-        "from": made.digest, "rows": 60, "unanswerable": 20,
+        "from": made.digest, "rows": 60, "unanswerable": 50,
         "data": {rows.name: hashlib.sha256(rows.read_bytes()).hexdigest()},
     }  # fmt: skip
     assert card["calibration"]["rows"] == 60
@@ -189,6 +219,7 @@ def test_a_split_that_leaves_nothing_is_refused_before_any_work(
         ("bundle", ["--held-out-share", "0"]),
         ("quantize", ["--range-rows", "0"]),
         ("quantize", ["--held-out-share", "1"]),
+        ("finetune", ["--learning-rate", "0"]),
         *((name, ["--processes", "0"])
           for name in ("bundle", "calibrate", "evaluate", "quantize", "compare")),
     ],
@@ -203,12 +234,58 @@ def test_a_precision_whose_overflows_would_end_the_run_is_not_offered() -> None:
         _run("finetune", "checkpoint", "--precision", "fp16")
 
 
-def test_windows_too_short_to_step_forward_are_a_usage_error(tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["export", "quantize", "finetune", "distill", "bundle"])
+def test_windows_too_short_to_step_forward_are_a_usage_error(
+    command: str, tiny: Tiny, rows: Path, tmp_path: Path
+) -> None:
+    file, data = str(rows), ["--data", str(rows)]
+    more = {
+        "quantize": [*data, "--tokenizer", file],
+        "finetune": data,
+        "distill": [*data, "--teacher", file],
+        "bundle": [*data, "--texts", file],
+    }.get(command, [])
     with pytest.raises(UsageError, match="--max-window-tokens 128 is too low"):
-        _run(
-            "export", str(tiny.checkpoint("bert")), "--out", str(tmp_path / "x.onnx"),
-            "--max-window-tokens", "128",
-        )  # fmt: skip
+        _run(command, file, *more, "--out", str(tmp_path / "x"), "--max-window-tokens", "128")
+
+
+def test_a_reader_of_few_tokens_goes_all_the_way_in_windows_that_it_reads(
+    tiny: Tiny, rows: Path, tmp_path: Path
+) -> None:
+    short = Path(shutil.copytree(tiny.checkpoint("bert"), tmp_path / "short"))
+    weights = load_file(short / "model.safetensors")
+    name = "bert.embeddings.position_embeddings.weight"
+    weights[name] = weights[name][:256].clone()
+    save_file(weights, short / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((short / "config.json").read_text()) | {"max_position_embeddings": 256}
+    (short / "config.json").write_text(json.dumps(config))
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    long = _write(tmp_path / "rows.jsonl", [
+        line | {"context": line["context"] * 6} for line in lines
+    ])  # fmt: skip
+    (tmp_path / "texts.toml").write_text(TEXTS)
+    common = ["--max-window-tokens", "256", "--data", str(long), "--held-out-share", "0.4"]
+    learning = [*common, "--precision", "no", "--batch-windows", "8"]
+
+    tuned = _run("finetune", str(short), "--out", str(tmp_path / "tuned"), *learning)
+    best = tuned.stdout.strip()
+    taught = _run(
+        "distill", best, "--teacher", best, "--out", str(tmp_path / "taught"), *learning
+    ).stdout.strip()
+    _run(
+        "bundle", taught, "--out", str(tmp_path / "bundle"), "--texts",
+        str(tmp_path / "texts.toml"), "--range-rows", "5", "--processes", "1", *common,
+    )  # fmt: skip
+    made = load_bundle(tmp_path / "bundle").manifest
+    assert made.sizes == WindowSizes(max_window_tokens=256)
+    assert made.card["speed"]["window_384_tokens_ms"] is None
+    graph = tmp_path / "fp32.onnx"
+    _run("export", taught, "--out", str(graph), "--max-window-tokens", "256")
+    said = _run(
+        "quantize", str(graph), "--out", str(tmp_path / "int8.onnx"), "--tokenizer",
+        str(short / "tokenizer.json"), "--range-rows", "5", "--processes", "1", *common,
+    ).output  # fmt: skip
+    assert "held-out F1" in said
 
 
 def test_finetune_then_distill_give_checkpoints_that_read(

@@ -86,6 +86,27 @@ def test_a_changed_graph_does_not_pass_for_the_checkpoint(tiny: Tiny, tmp_path: 
         check_parity(opened, tmp_path / "changed.onnx", windows)
 
 
+@pytest.mark.parametrize("family", ["bert", "mobilebert", "roberta"])
+def test_a_graph_whose_mask_hides_nothing_does_not_pass_for_the_checkpoint(
+    family: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    opened = open_checkpoint(str(tiny.checkpoint(family)), SIZES)
+    encoder = opened.encoder
+    windows = [
+        encoder.encode(question, encoder.tokenize_passage(passage)).windows[0]
+        for question, passage in zip(QUESTIONS, PASSAGES, strict=True)
+    ]
+    assert len({len(window) for window in windows}) > 1
+    good = tiny.bundle(family, mask=True) / "model.onnx"
+    assert check_parity(opened, good, windows) < 1e-4
+    model = onnx.load(good)
+    (hides,) = [one for one in _tensors(model) if np.all(numpy_helper.to_array(one) == MASKED)]
+    hides.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(hides) * 0, hides.name))
+    onnx.save(model, tmp_path / "unmasked.onnx")
+    with pytest.raises(JobError, match="differs from torch's"):
+        check_parity(opened, tmp_path / "unmasked.onnx", windows)
+
+
 def test_a_graph_takes_any_number_of_windows_and_tokens(tiny: Tiny) -> None:
     scorer = OnnxScorer(tiny.bundle("bert") / "model.onnx")
     for shape in ((1, 3), (3, 50), (2, 384)):
@@ -103,11 +124,7 @@ def test_a_graph_tells_nothing_of_the_machine_it_was_made_on(tiny: Tiny) -> None
 @pytest.mark.parametrize("family", ["bert", "distilbert", "mobilebert", "roberta"])
 def test_no_number_of_a_masked_graph_is_beyond_what_masks(family: str, tiny: Tiny) -> None:
     model = onnx.load(tiny.bundle(family, mask=True) / "model.onnx")
-    tensors = [
-        *model.graph.initializer,
-        *(one.t for node in model.graph.node for one in node.attribute if one.HasField("t")),
-    ]
-    floats = [numpy_helper.to_array(one) for one in tensors if one.data_type == one.FLOAT]
+    floats = [numpy_helper.to_array(one) for one in _tensors(model) if one.data_type == one.FLOAT]
     assert max(float(np.abs(one).max()) for one in floats if one.size) == -MASKED
 
 
@@ -129,6 +146,11 @@ def test_nodes_are_named_after_their_modules_each_once(tiny: Tiny) -> None:
     assert len(set(names)) == len(names)
     assert "bert.encoder.layer.1.attention.self.query/MatMul" in names
     assert [node.name for node in tidy(model).graph.node] != []
+
+
+def _tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    constants = (one.t for node in model.graph.node for one in node.attribute if one.HasField("t"))
+    return [one for one in [*model.graph.initializer, *constants] if 0 not in one.dims]
 
 
 def _change_config(folder: Path, **values: object) -> None:
