@@ -23,6 +23,8 @@ CHUNK_ROWS = 512
 _NAME = re.compile(r"(?<![.!?]\s)\b[A-Z][\w'’-]*(?:\s+[A-Z][\w'’-]*)*")
 _NUMBER = re.compile(r"\b\d+(?:[.,]\d+)*\b")
 _NEGATION = re.compile(r"\b(?:not|never)\s+|n't\b", re.IGNORECASE)
+#: Words that are no others without their "n't": "ca", "wo", "sha".
+_INSEPARABLE = re.compile(r"\b(?:can|won|shan)'t\b", re.IGNORECASE)
 _AUXILIARY = re.compile(
     r"\b(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|must)\b",
     re.IGNORECASE,
@@ -59,7 +61,10 @@ def swap_numbers(rows: Sequence[Labelled], count: int, seed: int) -> list[Labell
 
 
 def swap_negations(rows: Sequence[Labelled], count: int, seed: int) -> list[Labelled]:
-    """Negate a question after its first auxiliary, or lift the negation that it has."""
+    """Negate a question after its first auxiliary, or lift the negation that it has.
+
+    Those with "can't", "won't" or "shan't" are left out.
+    """
     return _swap_rows(rows, count, seed, "negation", _swap_negation)
 
 
@@ -178,6 +183,8 @@ def _swap_number(row: Labelled, generator: np.random.Generator) -> str | None:
 
 
 def _swap_negation(row: Labelled, _generator: np.random.Generator) -> str | None:
+    if _INSEPARABLE.search(row.question):
+        return None
     if _NEGATION.search(row.question):
         return _NEGATION.sub("", row.question, count=1)
     auxiliary = _AUXILIARY.search(row.question)

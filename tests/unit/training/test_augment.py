@@ -160,3 +160,12 @@ def test_a_negation_is_put_in_or_lifted() -> None:
     assert made[ROWS[2].id] == "Who did stay with Ruiz in Chile?"
     assert made[ROWS[3].id] == "Where did not Agnes Moor keep bees?"
     assert ROWS[0].id not in made
+
+
+@pytest.mark.parametrize("word", ["can't", "won't", "Shan't"])
+def test_a_negation_that_leaves_no_word_is_not_lifted(word: str) -> None:
+    rows = [
+        _ask(f"Who {word} keep bees?", BEES, "Agnes"),
+        _ask("Who didn't keep bees?", BEES, "Lyme"),
+    ]
+    assert [row.question for row in swap_negations(rows, 9, 1)] == ["Who did keep bees?"]
