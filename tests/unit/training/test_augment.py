@@ -119,6 +119,15 @@ def test_a_title_with_one_passage_falls_back_to_its_source() -> None:
     assert {row.question for row in made} == {row.question for row in ROWS if row.answers}
 
 
+def test_a_question_without_a_place_gives_way_to_the_next_drawn() -> None:
+    everywhere = [_ask(f"Who {number}?", MILL, "Arden") for number in range(6)]  # WEIR has it too
+    rows = [*everywhere, *ROWS[:2]]
+    wanted = {row.question for row in ROWS[:2]}
+    for seed in range(5):
+        assert {row.question for row in ask_nearest_passages(rows, 2, seed)} == wanted
+        assert len(ask_nearest_passages(rows, 1, seed)) == 1
+
+
 def test_no_other_passage_means_no_row() -> None:
     assert ask_nearest_passages(ROWS[:1], 9, 1) == []
 
