@@ -25,7 +25,7 @@ CHUNK_ROWS = 512
 _NAME = re.compile(r"(?<![.!?]\s)\b[A-Z][\w'’-]*(?:\s+[A-Z][\w'’-]*)*")
 _NUMBER = re.compile(r"\b\d+(?:[.,]\d+)*\b")
 _NEGATION = re.compile(r"\b(?:not|never)\s+|n't\b", re.IGNORECASE)
-#: Words that are no others without their "n't": "ca", "wo", "sha".
+#: Without their "n't" these are no words: "ca", "wo", "sha".
 _INSEPARABLE = re.compile(r"\b(?:can|won|shan)'t\b", re.IGNORECASE)
 _AUXILIARY = re.compile(
     r"\b(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|must)\b",
@@ -85,10 +85,21 @@ def swap_negations(rows: Sequence[Labelled], count: int, seed: int) -> list[Labe
 
 
 def lacks_answers(context: str, row: Labelled) -> bool:
-    """Say whether a passage holds none of a row's answers, compared as the official scores do."""
+    """Say whether a passage holds none of a row's answers.
+
+    They are compared as the official scores do, and as words as they stand: without punctuation
+    "Germany's" would not hold "Germany".
+    """
+    folded = context.casefold()
+    if any(_holds(folded, answer.text.casefold()) for answer in row.answers):
+        return False
     normal = f" {normalize_answer(context)} "
     answers = {normalize_answer(answer.text) for answer in row.answers}
     return bool(answers) and not any(not text or f" {text} " in normal for text in answers)
+
+
+def _holds(text: str, words: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
 
 
 def _draw_answerable(rows: Sequence[Labelled], seed: int) -> list[Labelled]:

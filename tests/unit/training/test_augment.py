@@ -138,9 +138,11 @@ def test_no_other_passage_means_no_row() -> None:
         ("Nobody knows.", True),
         ("It was joan  WHITLOCK!", False),
         ("Joan Whitlocks are many.", True),
+        ("It was joan whitlock's.", False),
+        ("Joan Whitlock-Vane sold it.", False),
     ],
 )
-def test_answers_are_sought_as_the_official_scores_compare_them(
+def test_answers_are_sought_as_the_official_scores_compare_them_and_as_they_stand(
     context: str,
     lacks: bool,
 ) -> None:
