@@ -8,7 +8,9 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,28 +25,44 @@ CHUNK_ROWS = 512
 _NAME = re.compile(r"(?<![.!?]\s)\b[A-Z][\w'’-]*(?:\s+[A-Z][\w'’-]*)*")
 _NUMBER = re.compile(r"\b\d+(?:[.,]\d+)*\b")
 _NEGATION = re.compile(r"\b(?:not|never)\s+|n't\b", re.IGNORECASE)
+#: Without their "n't" these are no words: "ca", "wo", "sha".
+_INSEPARABLE = re.compile(r"\b(?:can|won|shan)'t\b", re.IGNORECASE)
 _AUXILIARY = re.compile(
     r"\b(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|must)\b",
     re.IGNORECASE,
 )
 _Swap = Callable[[Labelled, np.random.Generator], str | None]
+_Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The passages of a title or source. Shape: ``known`` is ``(passages, words)``, sparse."""
+
+    passages: list[str]
+    vectorizer: TfidfVectorizer
+    known: Any
 
 
 def ask_nearest_passages(rows: Sequence[Labelled], count: int, seed: int) -> list[Labelled]:
     """Put questions to the most similar other passage that holds none of their answers.
 
     Similar means TF-IDF cosine with the question and its own passage, half each; the passage is
-    sought in the same title first, then in the same source. Returns at most ``count`` rows.
+    sought in the same title first, then in the same source. Returns ``count`` rows, fewer where no
+    more questions have such a passage.
     """
-    chosen = _draw_answerable(rows, count, seed)
+    ways = [
+        (group_of, cache(partial(_fit, _group_passages(rows, group_of))))
+        for group_of in (_by_title, _by_source)
+    ]
+    drawn = iter(_draw_answerable(rows, seed))
     found: list[Labelled] = []
-    missing = chosen
-    for group_of in (_by_title, _by_source):
-        passages = _group_passages(rows, group_of)
-        asked = _group_rows(missing, group_of)
-        placed = [_place(asked[key], passages[key]) for key in asked]
-        found += [row for rows_placed, _ in placed for row in rows_placed]
-        missing = [row for _, rows_left in placed for row in rows_left]
+    while missing := list(islice(drawn, count - len(found))):
+        for group_of, fit in ways:
+            asked = _group_rows(missing, group_of)
+            placed = [_place(asked[key], fit(key)) for key in asked]
+            found += [row for rows_placed, _ in placed for row in rows_placed]
+            missing = [row for _, rows_left in placed for row in rows_left]
     return sorted(found, key=lambda row: row.id)
 
 
@@ -59,59 +77,79 @@ def swap_numbers(rows: Sequence[Labelled], count: int, seed: int) -> list[Labell
 
 
 def swap_negations(rows: Sequence[Labelled], count: int, seed: int) -> list[Labelled]:
-    """Negate a question after its first auxiliary, or lift the negation that it has."""
+    """Negate a question after its first auxiliary, or lift the negation that it has.
+
+    Those with "can't", "won't" or "shan't" are left out.
+    """
     return _swap_rows(rows, count, seed, "negation", _swap_negation)
 
 
 def lacks_answers(context: str, row: Labelled) -> bool:
-    """Say whether a passage holds none of a row's answers, compared as the official scores do."""
+    """Say whether a passage holds none of a row's answers.
+
+    They are compared as the official scores do, and as words as they stand: without punctuation
+    "Germany's" would not hold "Germany".
+    """
+    folded = context.casefold()
+    if any(_holds(folded, answer.text.casefold()) for answer in row.answers):
+        return False
     normal = f" {normalize_answer(context)} "
     answers = {normalize_answer(answer.text) for answer in row.answers}
     return bool(answers) and not any(not text or f" {text} " in normal for text in answers)
 
 
-def _draw_answerable(rows: Sequence[Labelled], count: int, seed: int) -> list[Labelled]:
+def _holds(text: str, words: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
+
+
+def _draw_answerable(rows: Sequence[Labelled], seed: int) -> list[Labelled]:
     answerable = [row for row in rows if row.answers]
     order = np.random.default_rng(seed).permutation(len(answerable))
-    return [answerable[at] for at in order[:count]]
+    return [answerable[at] for at in order]
 
 
-def _by_title(row: Labelled) -> tuple[str, ...]:
+def _by_title(row: Labelled) -> _Key:
     return row.source, row.title
 
 
-def _by_source(row: Labelled) -> tuple[str, ...]:
+def _by_source(row: Labelled) -> _Key:
     return (row.source,)
 
 
 def _group_rows(
-    rows: Sequence[Labelled], group_of: Callable[[Labelled], tuple[str, ...]]
-) -> dict[tuple[str, ...], list[Labelled]]:
-    groups: dict[tuple[str, ...], list[Labelled]] = defaultdict(list)
+    rows: Sequence[Labelled], group_of: Callable[[Labelled], _Key]
+) -> dict[_Key, list[Labelled]]:
+    groups: dict[_Key, list[Labelled]] = defaultdict(list)
     for row in rows:
         groups[group_of(row)].append(row)
     return groups
 
 
 def _group_passages(
-    rows: Sequence[Labelled], group_of: Callable[[Labelled], tuple[str, ...]]
-) -> dict[tuple[str, ...], list[str]]:
+    rows: Sequence[Labelled], group_of: Callable[[Labelled], _Key]
+) -> dict[_Key, list[str]]:
     groups = _group_rows(rows, group_of)
     return {key: list(dict.fromkeys(row.context for row in group)) for key, group in groups.items()}
 
 
-def _place(rows: list[Labelled], passages: list[str]) -> tuple[list[Labelled], list[Labelled]]:
-    """Return the rows put to another passage of the group, and those for which it has none."""
-    if len(passages) < 2:
-        return [], rows
+def _fit(passages: dict[_Key, list[str]], key: _Key) -> _Group | None:
+    """Return a group of passages to compare with, None where there is but one."""
+    if len(passages[key]) < 2:
+        return None
     vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
-    known = vectorizer.fit_transform(passages)
+    return _Group(passages[key], vectorizer, vectorizer.fit_transform(passages[key]))
+
+
+def _place(rows: list[Labelled], group: _Group | None) -> tuple[list[Labelled], list[Labelled]]:
+    """Return the rows put to another passage of the group, and those for which it has none."""
+    if group is None:
+        return [], rows
     placed, left = [], []
     for first in range(0, len(rows), CHUNK_ROWS):
         chunk = rows[first : first + CHUNK_ROWS]
-        likeness = _compare(vectorizer, known, chunk)
+        likeness = _compare(group, chunk)
         for row, scores in zip(chunk, likeness, strict=True):
-            passage = _pick(row, passages, np.argsort(-scores, kind="stable"))
+            passage = _pick(row, group.passages, np.argsort(-scores, kind="stable"))
             if passage is None:
                 left.append(row)
             else:
@@ -119,13 +157,11 @@ def _place(rows: list[Labelled], passages: list[str]) -> tuple[list[Labelled], l
     return placed, left
 
 
-def _compare(
-    vectorizer: TfidfVectorizer, known: Any, rows: Sequence[Labelled]
-) -> NDArray[np.float32]:
+def _compare(group: _Group, rows: Sequence[Labelled]) -> NDArray[np.float32]:
     """Return how alike each row is to each passage; shape ``(rows, passages)``."""
-    questions = vectorizer.transform([row.question for row in rows])
-    contexts = vectorizer.transform([row.context for row in rows])
-    return np.asarray(((questions + contexts) @ known.T).toarray())
+    questions = group.vectorizer.transform([row.question for row in rows])
+    contexts = group.vectorizer.transform([row.context for row in rows])
+    return np.asarray(((questions + contexts) @ group.known.T).toarray())
 
 
 def _pick(row: Labelled, passages: Sequence[str], order: NDArray[np.intp]) -> str | None:
@@ -138,7 +174,7 @@ def _swap_rows(
 ) -> list[Labelled]:
     generator = np.random.default_rng(seed)
     swapped: list[Labelled] = []
-    for row in _draw_answerable(rows, len(rows), seed):
+    for row in _draw_answerable(rows, seed):
         if len(swapped) == count:
             break
         question = swap(row, generator)
@@ -178,6 +214,8 @@ def _swap_number(row: Labelled, generator: np.random.Generator) -> str | None:
 
 
 def _swap_negation(row: Labelled, _generator: np.random.Generator) -> str | None:
+    if _INSEPARABLE.search(row.question):
+        return None
     if _NEGATION.search(row.question):
         return _NEGATION.sub("", row.question, count=1)
     auxiliary = _AUXILIARY.search(row.question)

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForQuestionAnswering,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from training.dropout import replace_dropout
 from training.fence import draft_of, writing
@@ -20,6 +26,8 @@ from worker.reading.windows import Encoder
 
 _NEEDED = ("config.json", "tokenizer.json", "*.safetensors", "model.safetensors.index.json")
 _LATEST = "latest"
+#: What the names of a reader's weights begin with that an encoder does not have.
+_HEAD = "qa_outputs."
 #: Families whose positions count from the padding token's id + 1.
 POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta")
 #: What the families call their dropouts, of hidden states and of attention maps.
@@ -38,6 +46,8 @@ def find_checkpoint(name: str) -> Path:
         UsageError: it is neither, the hub is out of reach, or it has no weights as safetensors.
     """
     folder = Path(name)
+    if folder.is_file():
+        raise UsageError(f"the checkpoint {name} is a file: give the folder that it lies in")
     if not folder.exists():
         folder = _fetch(name)
     if not any(folder.glob("*.safetensors")):
@@ -52,12 +62,12 @@ def find_checkpoint(name: str) -> Path:
 
 
 def open_model(folder: Path, *, dropout: float, attention: str) -> tuple[PreTrainedModel, Family]:
-    """Load a checkpoint of a known family as a reader; a missing head is made new.
+    """Load a checkpoint of a known family as a reader in fp32; a missing head is made new.
 
     Hidden states are dropped, attention maps are not: those are larger, and drawing for them slow.
 
     Raises:
-        UsageError: another family, or weights that cannot be read.
+        UsageError: another family, or weights that cannot be read or are not all there.
     """
     family = read_family(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -65,16 +75,7 @@ def open_model(folder: Path, *, dropout: float, attention: str) -> tuple[PreTrai
         for name in names:
             if hasattr(config, name):
                 setattr(config, name, share)
-    try:
-        model = AutoModelForQuestionAnswering.from_pretrained(
-            folder,
-            config=config,
-            attn_implementation=attention,
-            use_safetensors=True,
-            local_files_only=True,
-        )
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise UsageError(f"the weights of {folder.name} cannot be read: {error}") from error
+    model = _load(folder, config, attention)
     replace_dropout(model)
     return model, family
 
@@ -87,6 +88,12 @@ def read_family(folder: Path) -> Family:
     """
     try:
         kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+    except StrictDataclassError as error:
+        what = " ".join(str(error).split())
+        raise UsageError(
+            f"the config.json of {folder.name} is of no model ({what}): take a checkpoint that"
+            " transformers has saved"
+        ) from error
     except (OSError, ValueError) as error:
         raise UsageError(
             f"the config.json of {folder.name} names no model type: take a checkpoint that"
@@ -249,6 +256,29 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch
         state.setdefault(int(number), {})[what] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _load(folder: Path, config: PretrainedConfig, attention: str) -> PreTrainedModel:
+    try:
+        model, report = AutoModelForQuestionAnswering.from_pretrained(
+            folder,
+            config=config,
+            attn_implementation=attention,
+            use_safetensors=True,
+            local_files_only=True,
+            dtype=torch.float32,  # else that of the file: half precision would train in it
+            output_loading_info=True,
+        )
+    except (KeyError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+        raise UsageError(f"the weights of {folder.name} cannot be read: {error}") from error
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith(_HEAD))
+    if missing:
+        raise UsageError(
+            f"the checkpoint {folder.name} lacks {len(missing)} weights that its config.json asks"
+            f" for, such as {missing[0]}: save it whole"
+        )
+    loaded: PreTrainedModel = model
+    return loaded
 
 
 def _fetch(name: str) -> Path:

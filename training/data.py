@@ -75,7 +75,8 @@ class Summary:
 def load(path: Path) -> Loaded:
     """Read a file; rows whose spans do not match their context are dropped and counted.
 
-    So are rows without text, and those whose answers contradict their ``is_impossible``.
+    So are rows whose question, context or answers are null or blank, and those whose answers
+    contradict their ``is_impossible``.
 
     Raises:
         InputError: the file is missing, of another kind, or does not hold such rows.
@@ -119,8 +120,8 @@ def refuse_unlearnable(rows: Sequence[Labelled], dropped: int = 0) -> None:
     """
     if not rows:
         raise InputError(
-            f"the training data holds no usable row ({dropped} were dropped, because their answers"
-            " do not match their context): give a file with answers"
+            f"the training data holds no usable row ({dropped} were dropped, because they lack a"
+            " text or their answers do not match their context): give a file with answers"
         )
     if not any(row.answers for row in rows):
         raise InputError(
@@ -200,21 +201,24 @@ def question_word(question: str) -> str:
 
 
 def _check(line: Line, number: int, source: str) -> Labelled | None:
+    question, context = line.question or "", line.context or ""
     answers = _pair(line)
-    if answers is None or not line.question.strip() or not line.context.strip():
+    if answers is None or not question.strip() or not context.strip():
         return None
     return Labelled(
-        id=f"{source}-{number}" if line.id == "" else str(line.id),
-        question=line.question,
-        context=line.context,
+        id=f"{source}-{number}" if line.id in (None, "") else str(line.id),
+        question=question,
+        context=context,
         answers=answers,
-        title=line.title,
-        source=line.source if line.source else source,
+        title=line.title or "",
+        source=line.source or source,
     )
 
 
 def _pair(line: Line) -> tuple[Gold, ...] | None:
     """Return the answers that a line gives, None when they cannot be trusted."""
+    if line.answers is None or line.context is None:
+        return None
     texts, starts = line.answers.text, line.answers.answer_start
     if len(texts) != len(starts):
         return None

@@ -9,7 +9,7 @@ _STEPS = 256
 
 
 class ByteDropout(nn.Module):
-    """Dropout (Srivastava et al. 2014, section 4) with a share rounded to 1/256.
+    """Dropout (Srivastava et al. 2014, section 4) with a share rounded to 1/256, below 1.
 
     torch draws a number at a time on CPUs, which takes half the time of training a small model.
     Seeded by torch's own generator, so that one seed gives one mask.
@@ -18,7 +18,7 @@ class ByteDropout(nn.Module):
     def __init__(self, share: float) -> None:
         """Take the share that is dropped."""
         super().__init__()
-        self.dropped = round(share * _STEPS)
+        self.dropped = min(round(share * _STEPS), _STEPS - 1)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return the values, some zeroed and the others scaled; unchanged outside training."""

@@ -22,14 +22,14 @@ class Answers(msgspec.Struct):
 
 
 class Line(msgspec.Struct):
-    """One row as it lies in a file, not yet checked."""
+    """One row as it lies in a file, not yet checked: any cell of it may be null."""
 
-    question: str
-    context: str
-    answers: Answers
-    id: str | int = ""
-    title: str = ""
-    source: str = ""
+    question: str | None
+    context: str | None
+    answers: Answers | None
+    id: str | int | None = None
+    title: str | None = None
+    source: str | None = None
     is_impossible: bool | None = None
 
 
@@ -39,20 +39,20 @@ class _SquadAnswer(msgspec.Struct):
 
 
 class _SquadQuestion(msgspec.Struct):
-    id: str | int
-    question: str
-    answers: list[_SquadAnswer] = []
+    id: str | int | None
+    question: str | None
+    answers: list[_SquadAnswer] | None = []
     is_impossible: bool | None = None
 
 
 class _SquadParagraph(msgspec.Struct):
-    context: str
+    context: str | None
     qas: list[_SquadQuestion]
 
 
 class _SquadArticle(msgspec.Struct):
     paragraphs: list[_SquadParagraph]
-    title: str = ""
+    title: str | None = None
 
 
 class _Squad(msgspec.Struct):
@@ -85,16 +85,20 @@ def _read_squad(path: Path) -> Iterator[Line]:
     for article in msgspec.json.decode(_read_bytes(path), type=_Squad).data:
         for paragraph in article.paragraphs:
             for asked in paragraph.qas:
-                texts = [answer.text for answer in asked.answers]
-                starts = [answer.answer_start for answer in asked.answers]
                 yield Line(
                     id=asked.id,
                     title=article.title,
                     question=asked.question,
                     context=paragraph.context,
-                    answers=Answers(texts, starts),
+                    answers=_turn(asked.answers),
                     is_impossible=asked.is_impossible,
                 )
+
+
+def _turn(answers: list[_SquadAnswer] | None) -> Answers | None:
+    if answers is None:
+        return None
+    return Answers([one.text for one in answers], [one.answer_start for one in answers])
 
 
 def _read_jsonl(path: Path) -> Iterator[Line]:
@@ -105,8 +109,7 @@ def _read_parquet(path: Path) -> Iterator[Line]:
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(PARQUET_ROWS):
             for row in batch.to_pylist():
-                present = {name: value for name, value in row.items() if value is not None}
-                yield msgspec.convert(present, type=Line)
+                yield msgspec.convert(row, type=Line)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -18,7 +18,11 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint's scores on held-out rows, from 0 to 100; ``score`` chooses the best one."""
+    """A checkpoint's scores on held-out rows, from 0 to 100.
+
+    ``score`` chooses the best one: the mean of ``best_f1`` (of all rows, at the best threshold) and
+    ``answerable_f1`` (of answerable rows, all answered).
+    """
 
     step: int
     score: float
@@ -41,7 +45,7 @@ class History:
 
     @property
     def best(self) -> Checkpoint | None:
-        """Return the checkpoint that reads held-out rows best, the first of equals."""
+        """Return the checkpoint of the highest held-out score, the first of equals."""
         return max(self.checkpoints, key=lambda one: one.score, default=None)
 
 

@@ -1,7 +1,8 @@
 """The losses of fine-tuning and distillation: pure functions of what a student and a teacher give.
 
-Every one ignores padding and is a mean: over a window's real tokens, then over windows. ``mask`` is
-the batch's attention mask, ``(windows, tokens)``, 1 where a token is real.
+Every one ignores padding. Losses of states and of attention are means over a window's real tokens,
+then over windows; those of starts and ends, one distribution over a window's tokens each, are means
+over windows. ``mask`` is the batch's attention mask, ``(windows, tokens)``, 1 for a real token.
 """
 
 import math
@@ -18,8 +19,8 @@ def span_loss(
 ) -> torch.Tensor:
     """Return the mean cross-entropy of starts and ends; smoothing spares the padding.
 
-    Shapes: logits ``(windows, tokens)``. Source: Devlin et al. 2019, §4.2; label smoothing:
-    Szegedy et al. 2016, §7.
+    Shapes: logits ``(windows, tokens)``, those of padding masked already (``predict.SpanModel``).
+    Source: Devlin et al. 2019, §4.2; label smoothing: Szegedy et al. 2016, §7.
     """
     mask = batch["attention_mask"].to(start.dtype)
     losses = []

@@ -14,7 +14,8 @@ from worker.contracts.bundle import BundleManifest
 #: What the pictures of a step are called, with their captions.
 CURVES = {
     "loss": "Loss by step: means of neighbouring steps, and where four of five of them lie.",
-    "f1": "F1 on held-out rows at each checkpoint. The best one, by the mean of both, is kept.",
+    "f1": "F1 on held-out rows at each checkpoint. The best one, by the held-out score, is kept:"
+    " the mean of both.",
     "rate": "Learning rate by step.",
 }
 CALIBRATION = {
@@ -87,7 +88,7 @@ def _list_facts(seen: RunSeen) -> Iterator[tuple[str, str]]:
                 best = step.history.best
                 yield (
                     f"{best.best_f1:.1f}",
-                    f"best held-out F1 of {step.name}, at step {best.step:,}",
+                    f"held-out F1 of {step.name}'s best checkpoint, at step {best.step:,}",
                 )
         return
     card = bundle.card
@@ -123,7 +124,7 @@ def _tell_steps(seen: RunSeen) -> Markup:
                 code("" if step.done is None else step.done.sha256[:12]),
             )
         )
-    head = ("step", "kind", "from", "state", "best held-out F1", "weights or bundle")
+    head = ("step", "kind", "from", "state", "held-out F1, best checkpoint", "weights or bundle")
     return Markup(element("h2", "Steps") + table(head, rows))
 
 

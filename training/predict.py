@@ -30,7 +30,7 @@ _UNCALIBRATED = Calibration(answer=Logistic(0.0, -1.0), abstention=Logistic(0.0,
 class HeldOut:
     """Held-out scores from 0 to 100: at the best threshold, and of answerable rows, all answered.
 
-    ``score`` is what checkpoints are chosen by: the mean of both F1.
+    ``score``, the held-out score, is what checkpoints are chosen by: the mean of both F1.
     """
 
     best_exact: float

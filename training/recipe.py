@@ -17,6 +17,7 @@ from worker.contracts.family import WindowSizes
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Names = tuple[str, ...]
+SomeNames = Annotated[Names, msgspec.Meta(min_length=1)]
 _STARTS = ("encoder", "step", "bundle", "checkpoint")
 
 
@@ -40,7 +41,7 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 class Augmented(msgspec.Struct, frozen=True, kw_only=True, tag_field="how"):
     """So many rows, made from others; the subclass says how."""
 
-    of: Names
+    of: SomeNames
     rows: Count
     seed: int = 0
 
@@ -96,7 +97,7 @@ class HeldOutTable(msgspec.Struct, frozen=True, kw_only=True):
     that have none.
     """
 
-    files: Names
+    files: SomeNames
     share: Annotated[float, msgspec.Meta(gt=0, lt=1)]
     seed: int = 13
     even: bool = False
@@ -115,7 +116,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class StageTable(msgspec.Struct, frozen=True, kw_only=True):
     """A part of a fine-tuning: rows by their names, and how often they are read."""
 
-    rows: Names
+    rows: SomeNames
     epochs: Count = 1
 
 
@@ -130,7 +131,7 @@ class MaterialTable(msgspec.Struct, frozen=True, kw_only=True):
 class FineTune(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="finetune"):
     """A step that learns from labels."""
 
-    stages: tuple[StageTable, ...]
+    stages: Annotated[tuple[StageTable, ...], msgspec.Meta(min_length=1)]
     start: str = "encoder"
     schedule: Schedule = Schedule()
 
@@ -138,9 +139,9 @@ class FineTune(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 class Distill(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="distill"):
     """A step that learns from teachers; the fields are those of ``training.lesson``."""
 
-    teachers: Names
+    teachers: SomeNames
     weights: Weights
-    materials: tuple[MaterialTable, ...]
+    materials: Annotated[tuple[MaterialTable, ...], msgspec.Meta(min_length=1)]
     start: str = "encoder"
     layers: tuple[Count, ...] | None = None
     new_head: bool = False

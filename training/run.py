@@ -4,7 +4,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from accelerate import skip_first_batches  # type: ignore[import-untyped]
 from accelerate.data_loader import prepare_data_loader  # type: ignore[import-untyped]
 from accelerate.utils import gather_object  # type: ignore[import-untyped]
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
@@ -158,7 +160,7 @@ class Run:
             return score_held_out(self.averaged, rows, self.encoder, self.schedule.language)
 
     def has_lost_patience(self) -> bool:
-        """Say whether enough checkpoints went by without a better held-out F1."""
+        """Say whether enough checkpoints went by without a better held-out score."""
         patience = self.schedule.patience
         return patience is not None and self.progress.checkpoints_since_best >= patience
 
@@ -179,7 +181,8 @@ class Run:
         ``lesson`` is what beside plan, schedule and start decides the weights.
 
         Raises:
-            UsageError: the folder holds a run over other batches, or with other settings.
+            UsageError: the folder holds a run over other batches, or with other settings, or its
+                latest checkpoint is damaged.
             WorldError: the disk does not take it.
         """
         settings = {
@@ -192,22 +195,26 @@ class Run:
         with keeping(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
         if latest is not None:
-            tensors = load_file(latest / _STATE)
-            self._learner.reader.load_state_dict(_part(tensors, "model."))
-            self._learner.extra.load_state_dict(_part(tensors, "extra."))
-            self.averaged.load_state_dict(_part(tensors, "average."))
-            restore_optimizer(self.optimizer, _part(tensors, "optimizer."))
-            self.progress = read_progress(latest / _PROGRESS)
+            with _opening(latest):
+                self.progress = read_progress(latest / _PROGRESS)
             if self.progress.plan not in (None, plan):
                 raise UsageError(
                     f"{self.out} holds a run over other rows, windows, seeds or teachers: give the"
                     " same ones, or another folder"
                 )
             self._refuse_other(settings)
+            with _opening(latest):
+                self._restore(load_file(latest / _STATE))
             self._point_best(latest.name)  # a death may have come between the two links
         self.progress.plan, self.progress.settings = plan, settings
         self.metrics.forget_after(self.progress.step)
         return self.progress.step
+
+    def _restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        self._learner.reader.load_state_dict(_part(tensors, "model."))
+        self._learner.extra.load_state_dict(_part(tensors, "extra."))
+        self.averaged.load_state_dict(_part(tensors, "average."))
+        restore_optimizer(self.optimizer, _part(tensors, "optimizer."))
 
     def _point_best(self, name: str) -> None:
         """Let ``best`` name the checkpoint that was just written or opened, if it is the best."""
@@ -297,6 +304,18 @@ def make_optimizer(model: torch.nn.Module, schedule: Schedule) -> torch.optim.Ad
         {"params": vectors, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
+
+
+@contextmanager
+def _opening(latest: Path) -> Iterator[None]:
+    """Tell in a sentence that a checkpoint is damaged; torch's own tells every tensor."""
+    try:
+        yield
+    except (KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"the checkpoint {latest} cannot be resumed from ({type(error).__name__}): let the link"
+            " latest beside it name an older one, or train in another folder"
+        ) from error
 
 
 def _average_with(decay: float) -> Any:

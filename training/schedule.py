@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from worker.reading.windows import Encoder
 #: Checked where a schedule is read from a file.
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+#: Bounds refuse what is no number, and the upper one infinity.
+_NotNegative = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
+_Positive = Annotated[float, msgspec.Meta(gt=0, le=sys.float_info.max)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +38,22 @@ class Schedule:
 
     The rate rises over ``warmup_share`` of the steps (over ``warmup_steps``, where given), then
     falls to zero as a polynomial of ``decay_power``. The run ends at the ``patience``-th checkpoint
-    in a row without a better held-out F1, as in transformers; None never stops early. After
-    ``stop_after_steps`` the run ends, its rates those of a whole one. ``keep`` is the checkpoint
-    that is the run's: the best, or the last, where no head is trained by which they could be told
-    apart. ``language`` is that by whose rules held-out answers are compared.
+    in a row without a better held-out score: the mean of the F1 at the best threshold and that of
+    answerable rows, all answered. None never stops early. After ``stop_after_steps`` the run ends,
+    its rates those of a whole one. ``keep`` is the checkpoint that is the run's: the best, or the
+    last, where no head is trained by which they could be told apart. ``language`` is that by whose
+    rules held-out answers are compared.
     """
 
-    learning_rate: float = 1e-4
+    learning_rate: _Positive = 1e-4
     batch_windows: _Count = 32
     accumulation: _Count = 1
     warmup_share: _Share = 0.06
     warmup_steps: _Count | None = None
-    decay_power: float = 1.0
-    weight_decay: float = 0.01
+    decay_power: _NotNegative = 1.0
+    weight_decay: _NotNegative = 0.01
     label_smoothing: _Share = 0.0
-    max_gradient_norm: float = 1.0
+    max_gradient_norm: _Positive = 1.0
     dropout: _Share = 0.0
     average_decay: _Share = 0.999
     checkpoint_every_steps: _Count = 500

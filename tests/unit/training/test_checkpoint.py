@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.tiny import SIZES, Tiny
 from training import checkpoint as module
@@ -62,6 +62,27 @@ def test_a_checkpoint_that_lacks_a_file_is_refused(name: str, tiny: Tiny, tmp_pa
     _refuse(folder, name)
 
 
+def test_a_checkpoint_that_is_a_file_is_refused_as_one(tiny: Tiny, tmp_path: Path) -> None:
+    _refuse(_copy(tiny, tmp_path / "whole") / "model.safetensors", "is a file: give the folder")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"hidden_size": "x"}, "config.json of odd is of no model .*hidden_size"),
+        ({"hidden_size": 33}, "33"),
+        ({"hidden_act": "no such"}, "no such"),
+    ],
+)
+def test_a_configuration_of_no_possible_model_is_refused(
+    change: dict[str, object], word: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    folder = _copy(tiny, tmp_path / "odd")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    _refuse(folder, word)
+
+
 @pytest.mark.parametrize("content", ["", "no json", '{"hidden_size": 3}'])
 def test_a_damaged_configuration_is_refused(content: str, tiny: Tiny, tmp_path: Path) -> None:
     folder = _copy(tiny, tmp_path / "damaged")
@@ -73,6 +94,35 @@ def test_damaged_weights_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     folder = _copy(tiny, tmp_path / "damaged")
     (folder / "model.safetensors").write_bytes(b"12345678 not weights")
     _refuse(folder, "cannot be read")
+
+
+def _rewrite(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+) -> Path:
+    file = folder / "model.safetensors"
+    save_file(change(load_file(file)), file, {"format": "pt"})
+    return folder
+
+
+def test_only_the_head_is_made_new(tiny: Tiny, tmp_path: Path) -> None:
+    def drop(name: str) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+        return lambda given: {one: value for one, value in given.items() if name not in one}
+
+    headless = _rewrite(_copy(tiny, tmp_path / "headless"), drop("qa_outputs."))
+    open_model(headless, dropout=0.0, attention="eager")
+    part = _rewrite(_copy(tiny, tmp_path / "part"), drop("layer.1.output.dense."))
+    _refuse(part, r"lacks 2 weights .* bert\.encoder\.layer\.1\.output\.dense\.bias: save it whole")
+
+
+def test_a_checkpoint_in_half_precision_is_opened_in_full(tiny: Tiny, tmp_path: Path) -> None:
+    folder = _rewrite(
+        _copy(tiny, tmp_path / "half"),
+        lambda given: {name: value.half() for name, value in given.items()},
+    )
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float16"}))
+    model, _ = open_model(folder, dropout=0.0, attention="eager")
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("content", ["", "no json", '{"model": 3}', "[]"])

@@ -50,17 +50,26 @@ def _write_lines(path: Path, lines: list[dict[str, Any]]) -> Path:
 def _write_squad(path: Path, lines: list[dict[str, Any]]) -> Path:
     articles = []
     for line in lines:
-        pairs = zip(line["answers"]["text"], line["answers"]["answer_start"], strict=True)
+        given = line["answers"]
+        pairs = zip(given["text"], given["answer_start"], strict=True) if given else ()
+        answers = [{"text": text, "answer_start": start} for text, start in pairs]
         asked = {
             "id": line["id"],
             "question": line["question"],
             "is_impossible": line["is_impossible"],
-            "answers": [{"text": text, "answer_start": start} for text, start in pairs],
+            "answers": answers if given else None,
         }
         paragraph = {"context": line["context"], "qas": [asked]}
         articles.append({"title": line["title"], "paragraphs": [paragraph]})
     path.write_text(json.dumps({"version": "v2.0", "data": articles}), encoding="utf-8")
     return path
+
+
+def _write(path: Path, lines: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(lines), path)
+        return path
+    return {".jsonl": _write_lines, ".json": _write_squad}[path.suffix](path, lines)
 
 
 def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
@@ -125,6 +134,37 @@ def test_a_row_that_cannot_be_trusted_is_dropped_and_counted(
     loaded = load(_write_lines(tmp_path / "set.jsonl", [_line(), _line(**changes), _line()]))
     assert len(loaded.rows) == 2
     assert loaded.dropped == 1
+
+
+@pytest.mark.parametrize("name", ["set.jsonl", "set.json", "set.parquet"])
+@pytest.mark.parametrize("empty", ["question", "context", "answers"])
+def test_a_row_with_a_null_where_a_text_belongs_is_dropped_and_counted(
+    empty: str, name: str, tmp_path: Path
+) -> None:
+    lines = [_line(), _line(**{empty: None}), _without_answer()]
+    loaded = load(_write(tmp_path / name, lines))
+    assert [len(row.answers) for row in loaded.rows] == [2, 0]
+    assert loaded.dropped == 1
+
+
+@pytest.mark.parametrize("name", ["set.jsonl", "set.json", "set.parquet"])
+def test_a_null_beside_the_texts_is_as_if_it_were_absent(name: str, tmp_path: Path) -> None:
+    lines = [_line(), _line(id=None, title=None)]
+    rows = load(_write(tmp_path / name, lines)).rows
+    assert [(row.id, row.title, row.source) for row in rows] == [
+        ("a", "Mills", "set"),
+        ("set-1", "", "set"),
+    ]
+    sourceless = load(_write_lines(tmp_path / "more.jsonl", [_line(source=None)]))
+    assert [row.source for row in sourceless.rows] == ["more"]
+
+
+def test_a_file_without_a_column_that_rows_need_is_refused(tmp_path: Path) -> None:
+    line = _line()
+    del line["question"]
+    for name in ("set.jsonl", "set.parquet"):
+        with pytest.raises(InputError, match="question"):
+            load(_write(tmp_path / name, [line]))
 
 
 def test_offsets_count_code_points(tmp_path: Path) -> None:

@@ -13,6 +13,13 @@ def test_a_tenth_of_the_numbers_is_dropped_and_their_mean_is_kept() -> None:
     assert abs(float(seen.mean()) - 1) < 0.002
 
 
+def test_a_share_close_to_one_leaves_some_numbers() -> None:
+    torch.manual_seed(5)
+    seen = ByteDropout(0.999)(torch.ones(100_000))
+    assert abs(float((seen > 0).float().mean()) - 1 / 256) < 0.002
+    assert torch.isfinite(seen).all()
+
+
 def test_one_seed_gives_one_mask_and_another_gives_another() -> None:
     drop, values = ByteDropout(0.5), torch.ones(3, 1_000)
     masks = []

@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from tests.tiny import PASSAGES, SIZES, Tiny
+from training.checkpoint import point
 from training.data import Gold, Labelled
 from training.fence import Fence, StoppedError, Wish, take_fence
 from training.finetune import finetune
@@ -90,13 +91,15 @@ def _alter(out: Path, **settings: Any) -> None:
     file.write_text(json.dumps(noted | {"settings": noted["settings"] | settings}))
 
 
+@pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_a_run_that_was_cut_resumes_to_the_same_weights(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: Literal["no", "bf16"], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _train(tiny, tmp_path / "whole")
-    _train_until(5, monkeypatch, tiny, tmp_path / "cut")
+    schedule = replace(FAST, precision=precision)
+    _train(tiny, tmp_path / "whole", schedule)
+    _train_until(5, monkeypatch, tiny, tmp_path / "cut", precision=precision)
     assert json.loads((tmp_path / "cut/latest/progress.json").read_text())["step"] == 3
-    _train(tiny, tmp_path / "cut")
+    _train(tiny, tmp_path / "cut", schedule)
     whole, resumed = _tensors(tmp_path / "whole"), _tensors(tmp_path / "cut")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -126,6 +129,34 @@ def test_a_folder_with_a_run_from_other_weights_is_refused(tiny: Tiny, tmp_path:
     _train(tiny, tmp_path / "second", epochs=1)
     with pytest.raises(UsageError, match="other starting weights"):
         finetune(str(best), [Stage(ROWS, 1)], HELD_OUT, FAST, SIZES, tmp_path / "second")
+
+
+def test_a_folder_with_a_run_of_another_model_is_refused_in_a_sentence(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    _train(tiny, tmp_path, epochs=1)
+    with pytest.raises(UsageError, match="other starting weights") as caught:
+        _train(tiny, tmp_path, family="distilbert", epochs=1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["training.safetensors", "progress.json"])
+def test_a_damaged_checkpoint_is_refused_and_an_older_one_is_resumed(
+    name: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    schedule = replace(FAST, checkpoint_every_steps=1, stop_after_steps=2)
+    _train(tiny, tmp_path, schedule, epochs=1)
+    whole = _tensors(tmp_path)
+    file = tmp_path / "latest" / name
+    part = file.read_bytes()[:100]
+    file.unlink()  # the tensors above are mapped from it
+    file.write_bytes(part)
+    with pytest.raises(UsageError, match=r"step-0000002 cannot be resumed .* older") as caught:
+        _train(tiny, tmp_path, schedule, epochs=1)
+    assert "\n" not in str(caught.value)
+    point(tmp_path, "latest", "step-0000001")
+    _train(tiny, tmp_path, schedule, epochs=1)
+    assert all(torch.equal(whole[name], value) for name, value in _tensors(tmp_path).items())
 
 
 def test_a_run_that_noted_its_plan_alone_goes_on(
@@ -327,6 +358,17 @@ def test_padding_changes_no_loss() -> None:
     batch = {name: value[:1] for name, value in batch.items()}
     long = span_loss(torch.cat([start, padding], 1), torch.cat([end, padding], 1), batch, 0.1)
     assert torch.allclose(short, long)
+
+
+def test_a_step_is_as_small_as_its_clipped_gradient(tiny: Tiny, tmp_path: Path) -> None:
+    begun = load_file(tiny.checkpoint("bert") / "model.safetensors")["qa_outputs.weight"]
+    moved = {}
+    for norm in (1.0, 1e-9):  # far below AdamW's eps: else it undoes a gradient's scale
+        schedule = replace(FAST, weight_decay=0.0, stop_after_steps=1, max_gradient_norm=norm)
+        best = _train(tiny, tmp_path / str(norm), schedule, epochs=1)
+        trained = load_file(best / "model.safetensors")["qa_outputs.weight"]
+        moved[norm] = float((trained - begun).abs().max())
+    assert 0 < moved[1e-9] < 0.1 * moved[1.0]
 
 
 def test_weight_decay_spares_vectors() -> None:

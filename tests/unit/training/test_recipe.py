@@ -187,6 +187,19 @@ def test_a_name_that_leads_nowhere_is_one_sentence(setting: str, named: str, rec
         ("steps.first.schedule.precision=fp8", "fp8"),
         ("steps.first.schedule.precision=fp16", "fp16"),
         ("steps.first.schedule.learning_rate=fast", "learning_rate"),
+        *(
+            (f"steps.first.schedule.{name}={value}", f".schedule.{name}")
+            for name in ("learning_rate", "weight_decay", "max_gradient_norm", "decay_power")
+            for value in ("-1.0", "nan", "inf")
+        ),
+        ("steps.first.schedule.learning_rate=0", "`float` > 0.0"),
+        ("steps.first.schedule.dropout=nan", "dropout"),
+        ("steps.first.stages=[]", "stages"),
+        ("steps.first.stages.0.rows=[]", "rows"),
+        ("steps.small.materials=[]", "materials"),
+        ("steps.small.teachers=[]", "teachers"),
+        ("held_out.files=[]", "files"),
+        ("augment.hard.of=[]", ".of"),
         ("steps.first.stages.0.epochs=0", "`int` >= 1"),
         ("steps.first.kind=fine", "fine"),
         ("held_out.share=1", "share"),

@@ -130,7 +130,8 @@ def test_a_run_on_its_way_shows_its_curves_and_how_far_it_is(run: Path) -> None:
     page = _Reader((run / "index.html").read_text())
     assert page.names["svg"] == 6
     assert "step 20 of 40 in second" in page.text
-    assert "best held-out F1 of first, at step 40" in page.text
+    assert "held-out F1 of first's best checkpoint, at step 40" in page.text
+    assert "best held-out F1" not in page.text, "the best by F1 alone may be another checkpoint"
     assert "to come" in page.text
     assert "Scores" not in page.text
     names = {f"{step}-{name}" for step in ("first", "second") for name in ("loss", "f1", "rate")}
