@@ -25,7 +25,7 @@ CALIBRATION = {
     " many rows. Held-out rows are judged by fits on other passages of theirs.",
     "risk-coverage": "Of the rows with the highest confidence: the share that is wrong.",
 }
-_KINDS = {"finetune": "fine-tuning", "distill": "distillation"}
+_KINDS = {"finetune": "fine-tuning", "distill": "distillation", "average": "mean of weights"}
 
 
 def render(seen: RunSeen, plots: Path) -> str:

@@ -16,12 +16,13 @@ from transformers import (
     PreTrainedModel,
 )
 
+from training.average import refuse_unlike
 from training.checkpoint import check_fit
 from training.distill import has_head, refuse_headless
 from training.imitation import plan_comparisons
 from training.layers import refuse_missing_layers
 from training.lesson import refuse_senseless_terms
-from training.recipe import Distill, Pack, parse_start
+from training.recipe import Average, Distill, Pack, parse_start
 from training.steps import make_lesson
 from training.teacher import find_teacher, refuse_other_tokens, refuse_unwatchable
 from training.workspace import Workspace
@@ -51,6 +52,9 @@ def refuse_unfit(workspace: Workspace) -> None:
         check_fit(sketch(origin), origin.folder, workspace.recipe.windows)
         if isinstance(step, Distill):
             _refuse_unfit_lesson(step, origin, workspace)
+        elif isinstance(step, Average):
+            for other in (trace(one, workspace) for one in step.others):
+                refuse_unlike(origin.folder, sketch(origin), other.folder, sketch(other))
 
 
 def trace(start: str, workspace: Workspace) -> Origin:

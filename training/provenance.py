@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from training.card import Data, Encoder, Origin, count_rows, read_revision
-from training.recipe import Pack, list_files, parse_start
+from training.recipe import Learning, Pack, list_files, parse_start
 from training.workspace import Workspace
 from worker.contracts.bundle import prove_file
 
@@ -70,7 +70,7 @@ def list_seeds(workspace: Workspace) -> dict[str, int]:
     seeds |= {name: one.seed for name, one in recipe.augment.items()}
     steps = {name: recipe.steps[name] for name in workspace.needed}
     return seeds | {
-        name: step.schedule.seed for name, step in steps.items() if not isinstance(step, Pack)
+        name: step.schedule.seed for name, step in steps.items() if isinstance(step, Learning)
     }
 
 

@@ -154,6 +154,13 @@ class Distill(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     schedule: Schedule = Schedule()
 
 
+class Average(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="average"):
+    """A step that takes the mean of its start's weights and the others'."""
+
+    start: str
+    others: Annotated[Names, msgspec.Meta(min_length=1)]
+
+
 class Pack(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="bundle"):
     """A step that exports, quantizes, calibrates, scores and packs."""
 
@@ -162,7 +169,9 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="bun
     range_rows: Count = 300
 
 
-Step = FineTune | Distill | Pack
+#: What has a schedule.
+Learning = FineTune | Distill
+Step = Learning | Average | Pack
 
 
 class Words(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,10 +217,18 @@ def parse_start(text: str) -> Start:
     return Start(kind, name)
 
 
+def list_starts(step: Step) -> tuple[str, ...]:
+    """Return what a step stands on, as the recipe says it: its start, and what is beside it."""
+    if isinstance(step, Distill):
+        return (step.start, *step.teachers)
+    if isinstance(step, Average):
+        return (step.start, *step.others)
+    return (step.start,)
+
+
 def list_sources(step: Step) -> list[Start]:
-    """Return what a step stands on: its start and its teachers."""
-    teachers = step.teachers if isinstance(step, Distill) else ()
-    return [parse_start(one) for one in (step.start, *teachers)]
+    """Return what a step stands on."""
+    return [parse_start(one) for one in list_starts(step)]
 
 
 def list_names(step: Step) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from training.recipe import Names, Pack, Recipe, list_names, list_sources
+from training.recipe import Learning, Names, Pack, Recipe, list_names, list_sources
 from training.unknown import find_unknown, guess
 from worker.contracts.errors import UsageError
 from worker.reading.scores import ENGLISH
@@ -105,7 +105,7 @@ def _refuse_senseless_steps(recipe: Recipe) -> None:
     earlier: list[str] = []
     told = (ENGLISH, recipe.card.language)
     for name, step in recipe.steps.items():
-        if not isinstance(step, Pack) and step.schedule.language not in told:
+        if isinstance(step, Learning) and step.schedule.language not in told:
             raise UsageError(
                 f"the step {name} compares answers as {step.schedule.language!r} but the card says"
                 f" {recipe.card.language!r}: say the language on the card alone"

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from training.average import average
 from training.card import Texts, Trained
 from training.checkpoint import prove_weights
 from training.data import load_some
@@ -11,7 +12,16 @@ from training.evaluate import choose_rules
 from training.finetune import finetune
 from training.lesson import Lesson, Material, Pair, Student
 from training.provenance import describe_origin, describe_rows
-from training.recipe import Distill, FineTune, MaterialTable, Pack, Step, parse_start
+from training.recipe import (
+    Average,
+    Distill,
+    FineTune,
+    MaterialTable,
+    Pack,
+    Step,
+    list_starts,
+    parse_start,
+)
 from training.schedule import Schedule, Stage
 from training.ship import Order, choose_rows, ship
 from training.workspace import Workspace
@@ -31,6 +41,8 @@ def take_step(name: str, workspace: Workspace) -> Trained:
         sha256 = prove_weights(fine_tune(name, step, workspace))
     elif isinstance(step, Distill):
         sha256 = prove_weights(teach(name, step, workspace))
+    elif isinstance(step, Average):
+        sha256 = prove_weights(average_weights(name, step, workspace))
     else:
         sha256 = pack(name, step, workspace)
     kind = type(step).__struct_config__.tag
@@ -61,6 +73,11 @@ def teach(name: str, step: Distill, workspace: Workspace) -> Path:
         workspace.recipe.windows,
         workspace.folder(name),
     )
+
+
+def average_weights(name: str, step: Average, workspace: Workspace) -> Path:
+    """Take the mean of weights; return the folder of the checkpoint that has it."""
+    return average([workspace.find_start(one) for one in list_starts(step)], workspace.folder(name))
 
 
 def make_lesson(

@@ -16,7 +16,7 @@ from training.follow import follow, hold
 from training.grid import Combination
 from training.history import METRICS
 from training.lines import telling
-from training.recipe import Pack, list_needed
+from training.recipe import Learning, list_needed
 from training.recipe_file import Written, read_recipe
 from training.run_state import RunFolder, write_whole
 from training.workspace import Place, Say
@@ -127,7 +127,7 @@ def read_result(written: Written, out: Path, until: str | None = None) -> Result
     """
     steps = written.recipe.steps
     trained = [
-        one for one in list_needed(written.recipe, until) if not isinstance(steps[one], Pack)
+        one for one in list_needed(written.recipe, until) if isinstance(steps[one], Learning)
     ]
     if not trained:
         raise UsageError("the recipe trains nothing that a sweep could compare: add a step")
@@ -135,7 +135,7 @@ def read_result(written: Written, out: Path, until: str | None = None) -> Result
     lines = _read_lines(out / trained[-1] / METRICS)
     losses = [line["loss"] for line in lines if "loss" in line]
     judged = [line for line in lines if "held_out" in line]
-    keeps_best = not isinstance(step, Pack) and step.schedule.keep == "best"
+    keeps_best = isinstance(step, Learning) and step.schedule.keep == "best"
     chosen = max(judged, key=lambda line: line["score"]) if keeps_best else judged[-1]
     scores = chosen["held_out"]
     return Result(

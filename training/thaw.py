@@ -44,7 +44,7 @@ def thaw(bundle: Bundle, folder: Path) -> Path:
     with keeping(folder):
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        _save_quietly(model, draft)
+        save_quietly(model, draft)
         shutil.copyfile(bundle.tokenizer, draft / "tokenizer.json")
         with writing():
             shutil.rmtree(folder, ignore_errors=True)
@@ -155,7 +155,8 @@ def _count_heads(graph: onnx.GraphProto, width: int) -> int:
     raise BundleError("the bundle's graph shows no attention heads: make the bundle again")
 
 
-def _save_quietly(model: PreTrainedModel, folder: Path) -> None:
+def save_quietly(model: PreTrainedModel, folder: Path) -> None:
+    """Save a model without transformers' progress bar."""
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from training.card import Trained
 from training.checkpoint import find_checkpoint, prove_weights
 from training.disk import keeping
-from training.recipe import list_names, list_needed, parse_start
+from training.recipe import list_names, list_needed, list_starts, parse_start
 from training.recipe_file import Written
 from training.rows import Rows, find_file
 from training.run_state import write_whole
@@ -141,8 +141,7 @@ class Workspace:
         """What the needed steps stand on that no step makes, each once."""
         found: dict[str, None] = {}
         for name in self.needed:
-            step = self.recipe.steps[name]
-            for text in (step.start, *getattr(step, "teachers", ())):
+            for text in list_starts(self.recipe.steps[name]):
                 if parse_start(text).kind != "step":
                     found[text] = None
         return list(found)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -455,6 +456,26 @@ def test_a_step_begins_with_a_bundles_weights_and_the_card_says_so(
     assert card["origin"]["encoder_sha256"] == earlier.manifest.card["origin"]["encoder_sha256"]
     told = [one["name"] for one in card["data"] if one["used_for"].endswith("began with")]
     assert sorted(told) == ["mills.jsonl", "towns.jsonl"], "towns were read whole before, not here"
+
+
+def test_a_step_takes_the_mean_of_what_two_others_made(
+    home: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    mean = '[steps.mean]\nkind = "average"\nstart = "step:second"\nothers = ["step:first"]\n\n'
+    (tmp_path / "mean.toml").write_text(RECIPE.replace("[steps.idle]", f"{mean}[steps.idle]"))
+    written = read_recipe(str(tmp_path / "mean.toml"), ())
+    encoder = str(tiny.checkpoint("bert"))
+    place = Place(out=tmp_path / "out", data=home / "data", encoder=encoder, until="mean")
+    said: list[str] = []
+    made = follow(written, place, said.append)
+    assert made == tmp_path / "out" / "mean"
+    first, second, both = (
+        load_file(tmp_path / "out" / step / "best" / "model.safetensors")
+        for step in ("first", "second", "mean")
+    )
+    for name, tensor in both.items():
+        torch.testing.assert_close(tensor, (first[name] + second[name]) / 2)
+    assert "mean of weights" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
 
 
 def test_an_encoders_folder_is_ordered_by_its_whole_path(
