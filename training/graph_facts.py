@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 #: What quantizing adds to a weight; it is no parameter.
-_ADDED = re.compile(r"(?:_scale|_zero_point|\.scale)$")
+_ADDED = re.compile(r"(?:_scale|_zero_point|\.scale|\.smooth)$")
 _WEIGHTS = (
     onnx.TensorProto.FLOAT,
     onnx.TensorProto.FLOAT16,

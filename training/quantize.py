@@ -27,6 +27,7 @@ from onnxruntime.quantization import (
 )
 
 from training.fence import heed
+from training.smooth import smooth
 from worker.contracts.errors import JobError
 from worker.reading.reader import pad_windows
 from worker.reading.windows import Window
@@ -67,10 +68,10 @@ def quantize_gated(
     windows: Sequence[Window],
     score: Callable[[Path], float],
 ) -> Gated:
-    """Quantize, and while F1 falls too far, put the node back that harms the logits most.
+    """Smooth and quantize; while F1 falls too far, put the node back that harms the logits most.
 
-    ``score`` gives a graph's F1 in percent on held-out rows; ``windows`` calibrate a static graph
-    and measure harm.
+    ``score`` gives a graph's F1 in percent on held-out rows; ``windows`` show what products are
+    given, calibrate a static graph and measure harm.
 
     Raises:
         JobError: even with every node back the loss is too large, so something else is wrong.
@@ -78,19 +79,22 @@ def quantize_gated(
     fp32_f1 = score(graph)
     kept: list[str] = []
     ranked: list[str] | None = None
-    while True:
-        quantize(graph, out, mode, windows, kept)
-        int8_f1 = score(out)
-        if int8_f1 >= fp32_f1 - ALLOWED_LOSS:
-            return Gated(mode, tuple(kept), fp32_f1, int8_f1)
-        if ranked is None:
-            ranked = rank_harm(graph, mode, windows)
-        if len(kept) == len(ranked):
-            raise JobError(
-                f"the graph loses {fp32_f1 - int8_f1:.2f} F1 with no node quantized: the held-out"
-                " rows are read differently each time, report it"
-            )
-        kept = ranked[: len(kept) + 1]
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        smoothed = Path(folder) / "smoothed.onnx"
+        smooth(graph, smoothed, windows)
+        while True:
+            quantize(smoothed, out, mode, windows, kept)
+            int8_f1 = score(out)
+            if int8_f1 >= fp32_f1 - ALLOWED_LOSS:
+                return Gated(mode, tuple(kept), fp32_f1, int8_f1)
+            if ranked is None:
+                ranked = rank_harm(smoothed, mode, windows)
+            if len(kept) == len(ranked):
+                raise JobError(
+                    f"the graph loses {fp32_f1 - int8_f1:.2f} F1 with no node quantized: the"
+                    " held-out rows are read differently each time, report it"
+                )
+            kept = ranked[: len(kept) + 1]
 
 
 def quantize(

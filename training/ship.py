@@ -255,7 +255,7 @@ def measure_speed(model: Path, sizes: WindowSizes) -> Speed:
 def describe_quantization(gated: Gated) -> str:
     """Say in a line how the graph was quantized."""
     kept = f", {len(gated.kept)} nodes in fp32: {', '.join(gated.kept)}" if gated.kept else ""
-    return f"{gated.mode} int8, unsigned activations x signed weights, per channel{kept}"
+    return f"{gated.mode} int8, smoothed, unsigned activations x signed weights, per channel{kept}"
 
 
 def _time_window(scorer: OnnxScorer, tokens: int) -> float:

@@ -22,11 +22,14 @@ from transformers.utils import logging as transformers_logging
 from training.disk import keeping
 from training.export import CONFIG, ROOT
 from training.fence import draft_of, writing
+from training.smooth import SMOOTHING
 from worker.contracts.bundle import Bundle
 from worker.contracts.errors import BundleError
 
 Tensors = dict[str, NDArray[Any]]
 _PRODUCTS = ("MatMul", "MatMulInteger", "Gemm")
+#: What may stand between a product and the node that smooths its input.
+_ROUNDINGS = ("DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear")
 
 
 def thaw(bundle: Bundle, folder: Path) -> Path:
@@ -81,11 +84,14 @@ def _read_modules(graph: onnx.GraphProto, tensors: Tensors) -> Tensors:
         module = node.name.split("/")[0]
         if node.op_type in _PRODUCTS:
             weight = _read_product(node, makers, tensors)
+            shares = _find_smoothing(node, makers, tensors)
+            if weight is not None and shares is not None:
+                weight = weight * shares[:, None]
             if weight is not None:
                 found[f"{module}.weight"] = weight.T  # a graph multiplies by the transpose
         elif node.op_type == "LayerNormalization":
             found |= _take(tensors, zip(node.input[1:], ("weight", "bias"), strict=False), module)
-        elif node.op_type in ("Add", "Sum", "Mul"):
+        elif node.op_type in ("Add", "Sum", "Mul") and not node.name.endswith(SMOOTHING):
             part = "weight" if node.op_type == "Mul" else "bias"
             found |= _take(tensors, ((name, part) for name in node.input), module)
     return found
@@ -108,6 +114,18 @@ def _read_product(
     if node.op_type == "MatMulInteger":
         return _multiply(tensors[name], tensors[f"{name.removesuffix('_quantized')}_scale"])
     return tensors[name]
+
+
+def _find_smoothing(
+    node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], tensors: Tensors
+) -> NDArray[Any] | None:
+    """Return what a product's input was multiplied by when it was smoothed, None if it was not."""
+    maker = makers.get(node.input[0])
+    while maker is not None and maker.op_type in _ROUNDINGS:
+        maker = makers.get(maker.input[0])
+    if maker is None or not maker.name.endswith(SMOOTHING):
+        return None
+    return tensors[maker.input[1]]
 
 
 def _multiply(values: NDArray[Any], scales: NDArray[Any]) -> NDArray[Any]:
