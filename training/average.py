@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from training.checkpoint import open_model, open_tokenizer, point, write_checkpoint
 from training.disk import keeping
+from training.distill import has_head
 from training.run import BEST
 from training.thaw import save_quietly
 from worker.contracts.errors import UsageError
@@ -19,13 +20,15 @@ _NAME = "mean"
 def average(folders: Sequence[Path], out: Path) -> Path:
     """Write the mean of the weights, in fp32, under ``out``, and return what ``out/best`` names.
 
-    It reads at least as well as one of them where one was fine-tuned from the other, or all from
-    the same weights. Source: Wortsman et al. 2022, "Model soups", section 2 (the uniform soup).
+    It means something where one was fine-tuned from the other, or all from the same weights.
+    Source: Wortsman et al. 2022, "Model soups", section 2 (the uniform soup).
 
     Raises:
-        UsageError: a checkpoint cannot be read, or is of another shape or vocabulary.
+        UsageError: a checkpoint cannot be read, has no head, or is of another shape or vocabulary.
         WorldError: the disk does not take it.
     """
+    for folder in folders:
+        refuse_no_head(folder)
     first = folders[0]
     mean, _ = open_model(first, dropout=0.0, attention="eager")
     total = mean.state_dict()
@@ -46,6 +49,19 @@ def average(folders: Sequence[Path], out: Path) -> Path:
     write_checkpoint(out, _NAME, write)
     point(out, BEST, _NAME)
     return out / BEST
+
+
+def refuse_no_head(folder: Path) -> None:
+    """Refuse a checkpoint whose head would be made at random.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if not has_head(folder):
+        raise UsageError(
+            f"the checkpoint {folder.name} has no head for question answering, so it has no share"
+            " in a mean: fine-tune it first"
+        )
 
 
 def refuse_unlike(

@@ -16,13 +16,13 @@ from transformers import (
     PreTrainedModel,
 )
 
-from training.average import refuse_unlike
+from training.average import refuse_no_head, refuse_unlike
 from training.checkpoint import check_fit
 from training.distill import has_head, refuse_headless
 from training.imitation import plan_comparisons
 from training.layers import refuse_missing_layers
 from training.lesson import refuse_senseless_terms
-from training.recipe import Average, Distill, Pack, parse_start
+from training.recipe import Average, Distill, Pack, list_starts, parse_start
 from training.steps import make_lesson
 from training.teacher import find_teacher, refuse_other_tokens, refuse_unwatchable
 from training.workspace import Workspace
@@ -53,6 +53,9 @@ def refuse_unfit(workspace: Workspace) -> None:
         if isinstance(step, Distill):
             _refuse_unfit_lesson(step, origin, workspace)
         elif isinstance(step, Average):
+            for start in list_starts(step):
+                if parse_start(start).kind != "step":  # a step gives a head
+                    refuse_no_head(workspace.find_start(start))
             for other in (trace(one, workspace) for one in step.others):
                 refuse_unlike(origin.folder, sketch(origin), other.folder, sketch(other))
 

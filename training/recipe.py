@@ -158,7 +158,7 @@ class Average(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     """A step that takes the mean of its start's weights and the others'."""
 
     start: str
-    others: Annotated[Names, msgspec.Meta(min_length=1)]
+    others: SomeNames
 
 
 class Pack(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="bundle"):

@@ -47,3 +47,14 @@ def test_checkpoints_of_other_shapes_or_words_have_no_mean(tiny: Tiny, tmp_path:
     with pytest.raises(UsageError, match="vocabularies differ"):
         average([source, other], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_without_a_head_has_no_share_in_a_mean(tiny: Tiny, tmp_path: Path) -> None:
+    source = tiny.checkpoint("bert")
+    encoder = _copy_changed(source, tmp_path / "encoder", 1.0)
+    tensors = load_file(encoder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if "qa_outputs" not in name}
+    save_file(kept, encoder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UsageError, match="the checkpoint encoder has no head"):
+        average([source, encoder], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

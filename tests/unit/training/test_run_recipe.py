@@ -478,6 +478,23 @@ def test_a_step_takes_the_mean_of_what_two_others_made(
     assert "mean of weights" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
 
 
+def test_a_mean_with_an_encoder_is_refused_before_the_first_step(
+    home: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    encoder = tmp_path / "encoder"
+    shutil.copytree(tiny.checkpoint("bert"), encoder)
+    tensors = load_file(encoder / "model.safetensors")
+    kept = {name: one for name, one in tensors.items() if "qa_outputs" not in name}
+    save_file(kept, encoder / "model.safetensors", {"format": "pt"})
+    mean = '[steps.mean]\nkind = "average"\nstart = "step:first"\nothers = ["encoder"]\n\n'
+    (tmp_path / "mean.toml").write_text(RECIPE.replace("[steps.idle]", f"{mean}[steps.idle]"))
+    written = read_recipe(str(tmp_path / "mean.toml"), ())
+    place = Place(out=tmp_path / "out", data=home / "data", encoder=str(encoder), until="mean")
+    with pytest.raises(UsageError, match="has no head"):
+        follow(written, place, lambda _: None)
+    assert not (tmp_path / "out" / "first").exists()
+
+
 def test_an_encoders_folder_is_ordered_by_its_whole_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
