@@ -34,6 +34,7 @@ def broker_option(*, required: bool = False) -> Callable[[F], F]:
     return click.option(
         "--broker",
         envvar=URL,
+        show_envvar=True,
         metavar="URL",
         callback=read,
         help="The trainings' broker: redis://[user:password@]host[:port][/database], rediss://, or"

@@ -220,11 +220,14 @@ def _pair(line: Line) -> tuple[Gold, ...] | None:
     if line.answers is None or line.context is None:
         return None
     texts, starts = line.answers.text, line.answers.answer_start
-    if len(texts) != len(starts):
+    if texts is None or starts is None or len(texts) != len(starts):
         return None
     if line.is_impossible is not None and line.is_impossible == bool(texts):
         return None
-    answers = tuple(Gold(text, start) for text, start in zip(texts, starts, strict=True))
+    pairs = zip(texts, starts, strict=True)
+    answers = tuple(Gold(text, at) for text, at in pairs if text is not None and at is not None)
+    if len(answers) < len(texts):
+        return None
     return answers if all(_lies_in(answer, line.context) for answer in answers) else None
 
 

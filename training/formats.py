@@ -15,10 +15,10 @@ PARQUET_ROWS = 10_000
 
 
 class Answers(msgspec.Struct):
-    """A row's gold answers as two lists side by side, as published sets have them."""
+    """A row's gold answers as two lists side by side, as published sets have them, not checked."""
 
-    text: list[str] = []
-    answer_start: list[int] = []
+    text: list[str | None] | None = []
+    answer_start: list[int | None] | None = []
 
 
 class Line(msgspec.Struct):
@@ -34,8 +34,8 @@ class Line(msgspec.Struct):
 
 
 class _SquadAnswer(msgspec.Struct):
-    text: str
-    answer_start: int
+    text: str | None
+    answer_start: int | None
 
 
 class _SquadQuestion(msgspec.Struct):

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from training.commands.options import max_window_tokens_option, resize
+from training.commands.options import language_option, max_window_tokens_option, resize
 from training.commands.run import say
 from training.crew import leads
 from training.data import Split, load_all, split
@@ -43,6 +43,10 @@ _COMMON = (
                  help="End at so many checkpoints in a row without a better held-out score: the"
                  " mean of F1 at the best threshold and F1 of answerable rows, always answered."
                  "  [default: never]"),
+    click.option("--dropout", default=_DEFAULTS.dropout, show_default=True,
+                 type=click.FloatRange(0, 1, max_open=True),
+                 help="Of hidden states; 0.1 where rows are read more than once."),
+    language_option,
     click.option("--precision", default=_DEFAULTS.precision, show_default=True,
                  type=click.Choice(["no", "bf16"])),
     click.option("--seed", default=_DEFAULTS.seed, show_default=True,

@@ -148,6 +148,32 @@ def test_a_row_with_a_null_where_a_text_belongs_is_dropped_and_counted(
 
 
 @pytest.mark.parametrize("name", ["set.jsonl", "set.json", "set.parquet"])
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"text": ["Joan", None], "answer_start": [26, 45]},
+        {"text": ["Joan", "1742"], "answer_start": [26, None]},
+    ],
+)
+def test_a_row_with_a_null_among_its_answers_is_dropped_and_counted(
+    answers: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    lines = [_line(), _line(answers=answers), _without_answer()]
+    loaded = load(_write(tmp_path / name, lines))
+    assert [len(row.answers) for row in loaded.rows] == [2, 0]
+    assert loaded.dropped == 1
+
+
+@pytest.mark.parametrize("nothing", [{"text": None}, {"answer_start": None}])
+def test_a_null_instead_of_answers_is_dropped_and_counted(
+    nothing: dict[str, None], tmp_path: Path
+) -> None:
+    answers = {"text": [], "answer_start": []} | nothing
+    loaded = load(_write_lines(tmp_path / "set.jsonl", [_line(), _line(answers=answers)]))
+    assert (len(loaded.rows), loaded.dropped) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["set.jsonl", "set.json", "set.parquet"])
 def test_a_null_beside_the_texts_is_as_if_it_were_absent(name: str, tmp_path: Path) -> None:
     lines = [_line(), _line(id=None, title=None)]
     rows = load(_write(tmp_path / name, lines)).rows
