@@ -16,6 +16,8 @@ def describe_origin(step: Pack, workspace: Workspace) -> Origin:
     share, files = recipe.held_out.share, recipe.held_out.files
     made = recipe.held_out.unanswerable
     added = "" if made is None else f" (some made unanswerable of the others: {made.how})"
+    unread = recipe.held_out.unread
+    more = "" if unread is None else f", and some of {unread.of} from passages that no set draws"
     steps = [workspace.find_done(name) for name in workspace.needed]
     return Origin(
         recipe=written.text,
@@ -24,7 +26,7 @@ def describe_origin(step: Pack, workspace: Workspace) -> Origin:
         encoder=name_encoder(recipe.encoder, workspace.place.encoder),
         encoder_sha256=find_encoder_proof(workspace),
         checkpoint_sha256=workspace.prove_start(step.start),
-        held_out=f"{share:g} of the passages of {len(files)} files:"
+        held_out=f"{share:g} of the passages of {len(files)} files{more}:"
         f" {count_rows(workspace.rows.held_out)}{added}, none of whose passages was trained on;"
         f" {len(workspace.rows.judges)} of them chose the checkpoints",
         settings=written.settings,
@@ -65,6 +67,8 @@ def list_seeds(workspace: Workspace) -> dict[str, int]:
         seeds["judges"] = recipe.held_out.judge_seed
     if recipe.held_out.unanswerable is not None:
         seeds["held-out unanswerable"] = recipe.held_out.unanswerable.seed
+    if recipe.held_out.unread is not None:
+        seeds["held-out unread"] = recipe.held_out.unread.seed
     drawn = {name: recipe.data[name] for name in workspace.files}
     seeds |= {name: table.seed for name, table in drawn.items() if table.rows is not None}
     seeds |= {name: one.seed for name, one in recipe.augment.items()}
@@ -77,7 +81,7 @@ def list_seeds(workspace: Workspace) -> dict[str, int]:
 def describe_rows(workspace: Workspace) -> tuple[Data, ...]:
     """Prove every file, with what it was used for; a thawed bundle's are told by its card."""
     recipe = workspace.recipe
-    trained = list_files(recipe, workspace.names)
+    trained, unread = list_files(recipe, workspace.names), recipe.held_out.unread
     found = []
     read_whole = set()
     for name, path in workspace.files.items():
@@ -85,7 +89,7 @@ def describe_rows(workspace: Workspace) -> tuple[Data, ...]:
         used = [] if name not in trained else ["training"]
         if table.rows is not None:
             used = [f"{one}, {table.rows} of its rows" for one in used]
-        if name in recipe.held_out.files:
+        if name in recipe.held_out.files or (unread is not None and name == unread.of):
             used.append("held-out passages for calibration")
         proved = _prove(path, ", and ".join(used), table.licence)
         found.append(proved)

@@ -87,6 +87,17 @@ class Paraphrased(Augmented, frozen=True, kw_only=True, tag="paraphrase"):
 Augmentation = Nearest | Entities | Numbers | Negations | Paraphrased
 
 
+class Unread(msgspec.Struct, frozen=True, kw_only=True):
+    """At most so many rows of the file behind a set, of passages that no set of the recipe draws.
+
+    As many are answerable as not, all in passages with questions of both kinds.
+    """
+
+    of: str
+    rows: Count
+    seed: int = 13
+
+
 class HeldOutTable(msgspec.Struct, frozen=True, kw_only=True):
     """A share of these files' passages: for gates and calibration; so many rows judge checkpoints.
 
@@ -94,7 +105,8 @@ class HeldOutTable(msgspec.Struct, frozen=True, kw_only=True):
     either kind: there a passage's topic tells nothing about its questions. All of them calibrate:
     the topics that lean to one kind and those that lean to the other place the threshold together,
     where either alone would move it. ``unanswerable`` rows are made from the passages, for files
-    that have none.
+    that have none. ``unread`` rows calibrate too: of texts like none that was learned from, where a
+    model takes questions for answerable more readily than on topics that it knows.
     """
 
     files: SomeNames
@@ -104,6 +116,7 @@ class HeldOutTable(msgspec.Struct, frozen=True, kw_only=True):
     judge_rows: Count | None = None
     judge_seed: int = 0
     unanswerable: Made | None = None
+    unread: Unread | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -93,9 +93,12 @@ def refuse_senseless(recipe: Recipe) -> None:
     )
     if twice:
         raise UsageError(f"{sorted(twice)[0]} is the name of two sets of rows: rename one of them")
-    for name in recipe.held_out.files:
+    unread = recipe.held_out.unread
+    named = [("files", name) for name in recipe.held_out.files]
+    named += [] if unread is None else [("unread.of", unread.of)]
+    for key, name in named:
         if name not in recipe.data:
-            raise UsageError(f"held_out.files names {guess(name, recipe.data)}, which is no file")
+            raise UsageError(f"held_out.{key} names {guess(name, recipe.data)}, which is no file")
     for where, name in _list_references(recipe):
         _follow_name(recipe, name, where, ())
     _refuse_senseless_steps(recipe)

@@ -93,7 +93,9 @@ class Rows:
         Raises:
             InputError: one is not there.
         """
-        wanted = dict.fromkeys(self._recipe.held_out.files)
+        held_out = self._recipe.held_out
+        wanted = dict.fromkeys(held_out.files)
+        wanted |= {} if held_out.unread is None else {held_out.unread.of: None}
         wanted |= dict.fromkeys(list_files(self._recipe, names))
         return {name: self._find(name, self._recipe.data[name]) for name in wanted}
 
@@ -122,7 +124,11 @@ class Rows:
 
     @cached_property
     def held_out(self) -> tuple[Labelled, ...]:
-        """The rows of the held-out passages."""
+        """The rows of the held-out passages, and of those that nothing reads."""
+        return (*self._kept, *self._unread)
+
+    @cached_property
+    def _kept(self) -> tuple[Labelled, ...]:
         given = self._recipe.held_out
         rows = [row for name in given.files for row in self._read(name)]
         held_out = split(rows, given.share, given.seed).held_out
@@ -132,12 +138,31 @@ class Rows:
 
     @cached_property
     def judges(self) -> tuple[Labelled, ...]:
-        """The held-out rows that choose checkpoints."""
+        """The held-out rows that choose checkpoints: none of the unread ones."""
         given = self._recipe.held_out
-        rows = _even_out(self.held_out, given.seed) if given.even else self.held_out
+        rows = _even_out(self._kept, given.seed) if given.even else self._kept
         if given.judge_rows is None:
             return rows
         return sample(rows, given.judge_rows, given.judge_seed)
+
+    @cached_property
+    def _unread(self) -> tuple[Labelled, ...]:
+        given = self._recipe.held_out.unread
+        if given is None:
+            return ()
+        data = self._recipe.data
+        file = data[given.of].file or given.of
+        drawn = [name for name, table in data.items() if (table.file or name) == file]
+        read = {passage_key(row.context) for name in drawn for row in self._read(name)}
+        rows = load(self._find(given.of, data[given.of])).rows
+        left = [row for row in rows if passage_key(row.context) not in read]
+        found = _even_out(left, given.seed, given.rows)
+        if not found:
+            raise InputError(
+                f"held_out.unread: no passage of {file} with questions of both kinds is left that"
+                " no set draws from: draw fewer rows of it, or name another set"
+            )
+        return found
 
     @cached_property
     def _held_keys(self) -> frozenset[str]:
@@ -189,7 +214,7 @@ class Rows:
         return find_file(self._folder, name if table.file is None else table.file)
 
 
-def _even_out(rows: Sequence[Labelled], seed: int) -> tuple[Labelled, ...]:
+def _even_out(rows: Sequence[Labelled], seed: int, most: int | None = None) -> tuple[Labelled, ...]:
     """Return as many rows with an answer as without, of passages that have both."""
     both = _list_contexts(rows, answered=True) & _list_contexts(rows, answered=False)
     kinds = [
@@ -197,6 +222,8 @@ def _even_out(rows: Sequence[Labelled], seed: int) -> tuple[Labelled, ...]:
         for answered in (True, False)
     ]
     count = min(map(len, kinds))
+    if most is not None:
+        count = min(count, most // 2)
     return tuple(row for kind in kinds for row in sample(kind, count, seed))
 
 

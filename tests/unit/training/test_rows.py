@@ -102,6 +102,40 @@ def test_even_judges_are_of_passages_with_both_kinds_as_many_of_either(folder: P
     assert not trained & {row.context for row in rows.held_out}
 
 
+def test_unread_rows_calibrate_and_are_of_passages_that_no_set_draws(folder: Path) -> None:
+    _write_asked(folder, range(60), each=1)
+    asked = (folder / "asked.jsonl").read_text().splitlines()
+    both = [_line(3, passage) for passage in range(60)] + asked
+    (folder / "chat.jsonl").write_text("\n".join(both).replace("The mill", "One weir"))
+    data = {
+        "towns": {"licence": "MIT"},
+        "some": {"licence": "MIT", "file": "chat", "rows": 20, "seed": 1},
+        "others": {"licence": "MIT", "file": "chat", "rows": 20, "seed": 2},
+    }
+    held_out = {"files": ["towns"], "share": 0.3, "seed": 5}
+    held_out |= {"unread": {"of": "some", "rows": 31, "seed": 3}}
+    mixtures = {"all": ["towns", "some"]}
+    rows = Rows(_recipe(data=data, held_out=held_out, mixtures=mixtures, augment={}), folder)
+    unread = [row for row in rows.held_out if row.context.startswith("One weir")]
+    assert [
+        len([row for row in unread if bool(row.answers) == kind]) for kind in (True, False)
+    ] == [
+        15,
+        15,
+    ]
+    drawn = {passage_key(row.context) for row in (*rows.get(["some"]), *rows.get(["others"]))}
+    assert len(rows.get(["some"])) == 20, "what calibrates takes nothing from a set"
+    assert not drawn & {passage_key(row.context) for row in unread}
+    assert not set(unread) & set(rows.judges)
+    assert "some" in rows.find(["towns"])
+
+
+def test_unread_rows_of_a_file_that_is_read_whole_are_refused(folder: Path) -> None:
+    held_out = {"files": ["few"], "share": 0.3, "unread": {"of": "towns", "rows": 4}}
+    with pytest.raises(InputError, match=r"no passage of towns .* draw fewer rows"):
+        _ = Rows(_recipe(held_out=held_out), folder).held_out
+
+
 def test_unasked_makes_rows_only_of_passages_without_an_unanswerable_question(folder: Path) -> None:
     _write_asked(folder, range(30), each=1)
     data = {"towns": {"licence": "MIT"}, "asked": {"licence": "MIT"}}
