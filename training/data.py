@@ -14,6 +14,10 @@ from worker.reading.windows import Encoder
 #: The question words that a summary counts; every other question counts as "other".
 QUESTION_WORDS = ("what", "who", "when", "where", "which", "why", "how")
 
+#: Passages that share more than this of their runs of so many words are near copies.
+RUN_WORDS = 8
+NEAR_COPY_SHARE = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Gold:
@@ -150,6 +154,25 @@ def refuse_shared_passages(train: Iterable[Labelled], held_out: Sequence[Labelle
 def passage_key(context: str) -> str:
     """Return what tells passages apart: the text without case, punctuation, articles, spacing."""
     return normalize_answer(context)
+
+
+def find_new(contexts: Iterable[str], read: Iterable[str]) -> frozenset[str]:
+    """Return the passages that share next to no run of 8 words with those that are read.
+
+    Passages cut from one text are often near copies, which no key of the whole tells.
+    """
+    known = {run for context in read for run in _list_runs(context)}
+    return frozenset(
+        context
+        for context in contexts
+        if len((runs := _list_runs(context)) & known) <= NEAR_COPY_SHARE * len(runs)
+    )
+
+
+def _list_runs(context: str) -> set[str]:
+    words = passage_key(context).split()
+    last = max(1, len(words) - RUN_WORDS + 1)
+    return {" ".join(words[at : at + RUN_WORDS]) for at in range(last)}
 
 
 def split(rows: Sequence[Labelled], share: float, seed: int) -> Split:

@@ -17,7 +17,7 @@ def describe_origin(step: Pack, workspace: Workspace) -> Origin:
     made = recipe.held_out.unanswerable
     added = "" if made is None else f" (some made unanswerable of the others: {made.how})"
     unread = recipe.held_out.unread
-    more = "" if unread is None else f", and some of {unread.of} from passages that no set draws"
+    more = "" if unread is None else f", and new passages of {_find_file(unread.of, workspace)}"
     steps = [workspace.find_done(name) for name in workspace.needed]
     return Origin(
         recipe=written.text,
@@ -89,8 +89,10 @@ def describe_rows(workspace: Workspace) -> tuple[Data, ...]:
         used = [] if name not in trained else ["training"]
         if table.rows is not None:
             used = [f"{one}, {table.rows} of its rows" for one in used]
-        if name in recipe.held_out.files or (unread is not None and name == unread.of):
+        if name in recipe.held_out.files:
             used.append("held-out passages for calibration")
+        if unread is not None and name == unread.of:
+            used.append("new passages for calibration")
         proved = _prove(path, ", and ".join(used), table.licence)
         found.append(proved)
         if name in trained and table.rows is None:
@@ -101,11 +103,16 @@ def describe_rows(workspace: Workspace) -> tuple[Data, ...]:
         licence = recipe.reports[report].licence
         found.append(_prove(path, f"scores only ({report})", licence))
     earlier = [Data(**one) for card in _list_cards(workspace) for one in card.get("data", ())]
-    return tuple(found) + tuple(
+    inherited = (
         replace(one, used_for="training, of the bundle that this one began with")
         for one in earlier
         if one.used_for.startswith("training") and (one.name, one.sha256) not in read_whole
     )
+    return tuple(dict.fromkeys((*found, *inherited)))
+
+
+def _find_file(name: str, workspace: Workspace) -> str:
+    return workspace.files[name].name
 
 
 def _prove(path: Path, used_for: str, licence: str) -> Data:

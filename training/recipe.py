@@ -88,13 +88,13 @@ Augmentation = Nearest | Entities | Numbers | Negations | Paraphrased
 
 
 class Unread(msgspec.Struct, frozen=True, kw_only=True):
-    """At most so many rows of the file behind a set, of passages that no set of the recipe draws.
+    """At most so many rows of the file behind a set, of passages unlike those that the sets draw.
 
     As many are answerable as not, all in passages with questions of both kinds.
     """
 
     of: str
-    rows: Count
+    rows: Annotated[int, msgspec.Meta(ge=2)]
     seed: int = 13
 
 
@@ -105,8 +105,8 @@ class HeldOutTable(msgspec.Struct, frozen=True, kw_only=True):
     either kind: there a passage's topic tells nothing about its questions. All of them calibrate:
     the topics that lean to one kind and those that lean to the other place the threshold together,
     where either alone would move it. ``unanswerable`` rows are made from the passages, for files
-    that have none. ``unread`` rows calibrate too: of texts like none that was learned from, where a
-    model takes questions for answerable more readily than on topics that it knows.
+    that have none. ``unread`` rows calibrate too: of new texts, where a model takes questions for
+    answerable more readily than on topics that it knows.
     """
 
     files: SomeNames

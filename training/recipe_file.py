@@ -98,7 +98,10 @@ def refuse_senseless(recipe: Recipe) -> None:
     named += [] if unread is None else [("unread.of", unread.of)]
     for key, name in named:
         if name not in recipe.data:
-            raise UsageError(f"held_out.{key} names {guess(name, recipe.data)}, which is no file")
+            raise UsageError(
+                f"held_out.{key} names {guess(name, recipe.data)}, which is no table of"
+                " [data]: name one of those"
+            )
     for where, name in _list_references(recipe):
         _follow_name(recipe, name, where, ())
     _refuse_senseless_steps(recipe)

@@ -10,7 +10,7 @@ from training.augment import (
     swap_negations,
     swap_numbers,
 )
-from training.data import Labelled, load, passage_key, sample, split
+from training.data import Labelled, find_new, load, passage_key, sample, split
 from training.paraphrase import Paraphraser, Wording, paraphrase_rows
 from training.recipe import (
     Augmented,
@@ -151,16 +151,17 @@ class Rows:
         if given is None:
             return ()
         data = self._recipe.data
-        file = data[given.of].file or given.of
-        drawn = [name for name, table in data.items() if (table.file or name) == file]
-        read = {passage_key(row.context) for name in drawn for row in self._read(name)}
+        file = _stem(data[given.of].file or given.of)
+        drawn = [name for name, table in data.items() if _stem(table.file or name) == file]
+        read = {row.context for name in drawn for row in self._read(name)}
+        read |= {row.context for row in self._kept}
         rows = load(self._find(given.of, data[given.of])).rows
-        left = [row for row in rows if passage_key(row.context) not in read]
-        found = _even_out(left, given.seed, given.rows)
+        new = find_new({row.context for row in rows}, read)
+        found = _even_out([row for row in rows if row.context in new], given.seed, given.rows)
         if not found:
             raise InputError(
-                f"held_out.unread: no passage of {file} with questions of both kinds is left that"
-                " no set draws from: draw fewer rows of it, or name another set"
+                f"held_out.unread: no new passage of {file} with questions of both kinds is left"
+                " beside what the sets draw: draw fewer rows of it, or name another set"
             )
         return found
 
@@ -225,6 +226,11 @@ def _even_out(rows: Sequence[Labelled], seed: int, most: int | None = None) -> t
     if most is not None:
         count = min(count, most // 2)
     return tuple(row for kind in kinds for row in sample(kind, count, seed))
+
+
+def _stem(name: str) -> str:
+    """Return a file's name without folder and suffixes, of which a recipe may give any."""
+    return name.rpartition("/")[2].partition(".")[0]
 
 
 def _list_contexts(rows: Sequence[Labelled], *, answered: bool) -> frozenset[str]:

@@ -160,6 +160,8 @@ def test_every_value_can_be_set(recipe: str) -> None:
         ("steps.frst.schedule.seed=1", "steps.frst (did you mean steps.first?)"),
         ("data.c.licence=x", "data.c"),
         ("held_out.files=['ab']", "ab (did you mean b?)"),
+        ("held_out.unread={of='ab',rows=9}", "held_out.unread.of names ab (did you mean b?)"),
+        ("held_out.unread={of='all',rows=9}", "which is no table of [data]: name one"),
         ("steps.first.stages.0.rows=['al']", "steps.first names the rows al (did you mean all?)"),
         ("augment.hard.of=['c']", "augment.hard names the rows c"),
         ("augment.hard.share=0.5", "no key augment.hard.share"),

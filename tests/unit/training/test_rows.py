@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from training.data import passage_key
+from training.data import Labelled, passage_key
 from training.recipe import Recipe
 from training.rows import Rows, find_file
 from worker.contracts.errors import InputError
@@ -102,37 +102,55 @@ def test_even_judges_are_of_passages_with_both_kinds_as_many_of_either(folder: P
     assert not trained & {row.context for row in rows.held_out}
 
 
-def test_unread_rows_calibrate_and_are_of_passages_that_no_set_draws(folder: Path) -> None:
-    _write_asked(folder, range(60), each=1)
-    asked = (folder / "asked.jsonl").read_text().splitlines()
-    both = [_line(3, passage) for passage in range(60)] + asked
-    (folder / "chat.jsonl").write_text("\n".join(both).replace("The mill", "One weir"))
+def _write_chats(folder: Path) -> None:
+    """Write two chats about each town, near copies, with questions of both kinds."""
+    lines = []
+    for town in range(120):
+        words = " ".join(f"{word}{town}" for word in ("who", "saw", "it", "fall", "at", "noon") * 3)
+        for copy in range(2):
+            context = f"{words} says Joan {copy}"
+            answers = {"text": ["Joan"], "answer_start": [context.index("Joan")]}
+            row = {"id": f"{town}-{copy}", "question": "Who says?", "context": context}
+            nobody = {"text": [], "answer_start": []}
+            lines.append(row | {"answers": answers})
+            lines.append(row | {"id": f"no-{row['id']}", "question": "Who sat?", "answers": nobody})
+    (folder / "chat.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+
+def _town(row: Labelled) -> str:
+    return row.context.split()[0]
+
+
+def test_unread_rows_calibrate_and_are_of_passages_unlike_those_that_are_drawn(
+    folder: Path,
+) -> None:
+    _write_chats(folder)
     data = {
         "towns": {"licence": "MIT"},
         "some": {"licence": "MIT", "file": "chat", "rows": 20, "seed": 1},
-        "others": {"licence": "MIT", "file": "chat", "rows": 20, "seed": 2},
+        "others": {"licence": "MIT", "file": "chat.jsonl", "rows": 20, "seed": 2},
     }
     held_out = {"files": ["towns"], "share": 0.3, "seed": 5}
     held_out |= {"unread": {"of": "some", "rows": 31, "seed": 3}}
     mixtures = {"all": ["towns", "some"]}
     rows = Rows(_recipe(data=data, held_out=held_out, mixtures=mixtures, augment={}), folder)
-    unread = [row for row in rows.held_out if row.context.startswith("One weir")]
+    unread = [row for row in rows.held_out if "says Joan" in row.context]
     assert [
-        len([row for row in unread if bool(row.answers) == kind]) for kind in (True, False)
+        len([row for row in unread if bool(row.answers) is kind]) for kind in (True, False)
     ] == [
         15,
         15,
     ]
-    drawn = {passage_key(row.context) for row in (*rows.get(["some"]), *rows.get(["others"]))}
-    assert len(rows.get(["some"])) == 20, "what calibrates takes nothing from a set"
-    assert not drawn & {passage_key(row.context) for row in unread}
+    drawn = (*rows.get(["some"]), *rows.get(["others"]))
+    assert len(drawn) == 40, "what calibrates takes nothing from a set"
+    assert not {_town(row) for row in drawn} & {_town(row) for row in unread}
     assert not set(unread) & set(rows.judges)
     assert "some" in rows.find(["towns"])
 
 
 def test_unread_rows_of_a_file_that_is_read_whole_are_refused(folder: Path) -> None:
     held_out = {"files": ["few"], "share": 0.3, "unread": {"of": "towns", "rows": 4}}
-    with pytest.raises(InputError, match=r"no passage of towns .* draw fewer rows"):
+    with pytest.raises(InputError, match=r"no new passage of towns .* draw fewer rows"):
         _ = Rows(_recipe(held_out=held_out), folder).held_out
 
 
