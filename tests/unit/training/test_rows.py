@@ -110,8 +110,9 @@ def _write_chats(folder: Path) -> None:
         for copy in range(2):
             context = f"{words} says Joan {copy}"
             answers = {"text": ["Joan"], "answer_start": [context.index("Joan")]}
-            row = {"id": f"{town}-{copy}", "question": "Who says?", "context": context}
-            nobody = {"text": [], "answer_start": []}
+            row: dict[str, object] = {"question": "Who says?", "context": context}
+            row["id"] = f"{town}-{copy}"
+            nobody: dict[str, object] = {"text": [], "answer_start": []}
             lines.append(row | {"answers": answers})
             lines.append(row | {"id": f"no-{row['id']}", "question": "Who sat?", "answers": nobody})
     (folder / "chat.jsonl").write_text("\n".join(map(json.dumps, lines)))
