@@ -6,6 +6,7 @@ Their answers are nonsense, but everything else about them is real.
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +95,17 @@ def write_checkpoint(family: str, folder: Path, layers: int = 2, seed: int = 7) 
     model.save_pretrained(draft)
     tokenizer.save(str(draft / "tokenizer.json"))
     draft.rename(folder)
+
+
+def copy_headless(checkpoint: Path, folder: Path) -> Path:
+    """Copy a reader without its head for question answering: an encoder."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(checkpoint, folder)
+    file = folder / "model.safetensors"
+    kept = {name: one for name, one in load_file(file).items() if "qa_outputs" not in name}
+    save_file(kept, file, {"format": "pt"})
+    return folder
 
 
 def write_bundle(checkpoint: Path, folder: Path, *, mask: bool = False) -> None:

@@ -17,7 +17,7 @@ def describe_origin(step: Pack, workspace: Workspace) -> Origin:
     made = recipe.held_out.unanswerable
     added = "" if made is None else f" (some made unanswerable of the others: {made.how})"
     unread = recipe.held_out.unread
-    more = "" if unread is None else f", and new passages of {_find_file(unread.of, workspace)}"
+    more = "" if unread is None else f", and new passages of {workspace.files[unread.of].name}"
     steps = [workspace.find_done(name) for name in workspace.needed]
     return Origin(
         recipe=written.text,
@@ -109,10 +109,6 @@ def describe_rows(workspace: Workspace) -> tuple[Data, ...]:
         if one.used_for.startswith("training") and (one.name, one.sha256) not in read_whole
     )
     return tuple(dict.fromkeys((*found, *inherited)))
-
-
-def _find_file(name: str, workspace: Workspace) -> str:
-    return workspace.files[name].name
 
 
 def _prove(path: Path, used_for: str, licence: str) -> Data:

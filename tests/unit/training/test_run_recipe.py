@@ -16,11 +16,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from producer.cli import main
-from tests.tiny import PASSAGES, Tiny
+from tests.tiny import PASSAGES, Tiny, copy_headless
 from training.card import Encoder
 from training.fence import StoppedError
 from training.follow import follow, locate
@@ -427,11 +427,7 @@ def test_held_out_rows_that_cannot_calibrate_are_refused_before_anything_is_trai
 def test_a_checkpoint_without_a_head_becomes_no_bundle(
     home: Path, tiny: Tiny, tmp_path: Path
 ) -> None:
-    encoder = tmp_path / "encoder"
-    shutil.copytree(tiny.checkpoint("bert"), encoder)
-    tensors = load_file(encoder / "model.safetensors")
-    kept = {name: one for name, one in tensors.items() if "qa_outputs" not in name}
-    save_file(kept, encoder / "model.safetensors", {"format": "pt"})
+    encoder = copy_headless(tiny.checkpoint("bert"), tmp_path / "encoder")
     with pytest.raises(UsageError, match="fine-tune it first"):
         _follow(home, encoder, tmp_path / "out", "steps.bundle.start=encoder")
     assert not (tmp_path / "out" / "bundle.done.json").exists()
@@ -481,11 +477,7 @@ def test_a_step_takes_the_mean_of_what_two_others_made(
 def test_a_mean_with_an_encoder_is_refused_before_the_first_step(
     home: Path, tiny: Tiny, tmp_path: Path
 ) -> None:
-    encoder = tmp_path / "encoder"
-    shutil.copytree(tiny.checkpoint("bert"), encoder)
-    tensors = load_file(encoder / "model.safetensors")
-    kept = {name: one for name, one in tensors.items() if "qa_outputs" not in name}
-    save_file(kept, encoder / "model.safetensors", {"format": "pt"})
+    encoder = copy_headless(tiny.checkpoint("bert"), tmp_path / "encoder")
     mean = '[steps.mean]\nkind = "average"\nstart = "step:first"\nothers = ["encoder"]\n\n'
     (tmp_path / "mean.toml").write_text(RECIPE.replace("[steps.idle]", f"{mean}[steps.idle]"))
     written = read_recipe(str(tmp_path / "mean.toml"), ())
